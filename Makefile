@@ -1,0 +1,96 @@
+# One word for each task, the same by hand and in CI.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+BIN := .venv/bin
+# The interpreter and the tools of the environment, wherever the caller's shell points.
+export VIRTUAL_ENV := $(CURDIR)/.venv
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+CRATES := weirgate-shared weirgate-edge weirgate-appgw
+CRATE_DIRS := shared/dataplane edge/dataplane appgw/dataplane shared/native
+RUST := $(shell find $(CRATE_DIRS) -name '*.rs' -o -name 'Cargo.toml') Cargo.toml Cargo.lock
+PYTHON_DIRS := edge appgw shared tests benchmarks scripts
+PYTEST_ARGS ?=
+# 1 = run what failed once more, when all else is done (CI).
+RETRY_FAILED ?=
+# Empty = the fixed runs of CI; a number = look for something new for so many seconds a target.
+FUZZ_SECONDS ?=
+
+.PHONY: help setup demo test check build bench docs lock clean fuzz-smoke
+
+help: ## list the words
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/.system .venv/.native ## make the environment and build Weirgate into it
+
+.venv/.python: requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
+	touch $@
+
+.venv/.native: .venv/.python pyproject.toml $(RUST)
+	$(BIN)/maturin develop --release --locked
+	touch $@
+
+.venv/.system: scripts/system_packages.sh | .venv/.python
+	scripts/system_packages.sh
+	touch $@
+
+demo: setup ## run a node with small applications behind it
+	$(BIN)/weirgate demo
+
+test: setup ## all tests, with coverage of the Python side, child processes included
+	cargo test --locked --release $(addprefix -p ,$(CRATES))
+	rm -f .coverage .coverage.*
+	export COVERAGE_FILE=$(CURDIR)/.coverage COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml; \
+	$(BIN)/coverage run -m pytest $(PYTEST_ARGS) || { \
+	  [ "$$? $(RETRY_FAILED)" = "1 1" ]; \
+	  echo "UNSTEADY or broken: the failed tests run once more"; \
+	  $(BIN)/coverage run -m pytest -v --last-failed --last-failed-no-failures none $(PYTEST_ARGS); \
+	}
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --fail-under=90
+	$(MAKE) fuzz-smoke
+
+fuzz-smoke: setup ## every fuzz target on its corpus and some more
+	fuzz/smoke $(FUZZ_SECONDS)
+
+check: setup ## format, lint, types, borders between packages, licences
+	$(BIN)/ruff check $(PYTHON_DIRS)
+	$(BIN)/ruff format --check $(PYTHON_DIRS)
+	$(BIN)/mypy -p weirgate -p tests -p benchmarks -p scripts
+	$(BIN)/stubtest --mypy-config-file pyproject.toml weirgate._native
+	$(BIN)/lint-imports
+	cargo fmt --all --check
+	cargo clippy --locked --release --all-targets -- -D warnings
+	$(BIN)/python -m scripts.check_licences
+
+build: .venv/.python ## the wheel, in build/wheels
+	$(BIN)/maturin build --release --locked --out build/wheels
+
+bench: setup ## measure against HAProxy, nginx and Envoy
+	$(BIN)/python -m benchmarks
+
+docs: setup ## write the generated pages anew
+	$(BIN)/python -m weirgate.shared.config.reference
+	$(BIN)/python -m weirgate.shared.observability.reasons
+
+lock: ## write requirements.lock anew, with the newest versions that fit
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet pip-tools
+	build/lock/bin/python scripts/list_requirements.py > build/lock/requirements.in
+	build/lock/bin/pip-compile --quiet --upgrade --strip-extras --generate-hashes --no-header \
+	  --no-annotate --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
+	  --output-file build/lock/requirements.txt build/lock/requirements.in
+	{ head -1 requirements.lock; cat build/lock/requirements.txt; } > build/lock/new
+	mv build/lock/new requirements.lock
+
+clean: ## remove what was built; the environment stays
+	rm -rf build dist target fuzz/target .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
+	rm -f python/weirgate/_native*.so .venv/.native
+	find $(PYTHON_DIRS) python -name __pycache__ -type d -prune -exec rm -rf {} +
