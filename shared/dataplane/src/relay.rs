@@ -1,0 +1,353 @@
+//! Two streams joined: bytes both ways, half-close and reset carried across, splice(2) once it is bulk.
+//!
+//! One task polls both directions. A direction starts by copying through one buffer per thread, so an
+//! idle stream holds no memory; after [`BULK_BYTES`] it goes on by splice, through a pipe of its own.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::clock;
+use crate::deadline::Deadline;
+use crate::net::{Pipe, close_with_reset, splice};
+
+/// Bytes of one direction after which it is bulk.
+pub const BULK_BYTES: u64 = 96 * 1024;
+const COPY_BYTES: usize = 32 * 1024;
+const SPARE_PIPES: usize = 16;
+
+thread_local! {
+    static COPY: RefCell<Vec<u8>> = RefCell::new(vec![0; COPY_BYTES]);
+    static PIPES: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Why a relay ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Both sides finished.
+    Finished,
+    /// No byte moved for the idle timeout.
+    Idle,
+    /// The first stream was reset.
+    FirstReset,
+    /// The second stream was reset.
+    SecondReset,
+}
+
+/// What a relay moved.
+#[derive(Debug, Clone, Copy)]
+pub struct Outcome {
+    /// Bytes from the first stream to the second.
+    pub forth: u64,
+    /// Bytes from the second stream to the first.
+    pub back: u64,
+    /// Why it ended.
+    pub end: End,
+    /// When the second stream ended (`CLOCK_MONOTONIC`, µs), if it had not sent a byte and the first was
+    /// still open: nobody asked it to.
+    pub hung_up_us: Option<u64>,
+}
+
+/// A stream that can be relayed.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// The TCP socket, when bytes on it are bytes of the stream (so not under TLS).
+    fn plain(&self) -> Option<&TcpStream>;
+    /// The TCP socket below.
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Stream for TcpStream {
+    fn plain(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+#[derive(Default)]
+struct Direction {
+    unsent: Vec<u8>,
+    sent: usize,
+    pipe: Option<Pipe>,
+    in_pipe: usize,
+    ended: bool,
+    closed: bool,
+    /// A TLS session may hold bytes that its socket has not taken yet.
+    unflushed: bool,
+    bytes: u64,
+}
+
+/// Which side of a direction failed.
+enum Failure {
+    Source,
+    Sink,
+}
+
+/// Join `first` and `second` until both have finished. `forth` and `back` are bytes already read.
+pub async fn relay<A: Stream, B: Stream>(
+    first: &mut A,
+    second: &mut B,
+    forth: Vec<u8>,
+    back: Vec<u8>,
+    idle: &Deadline,
+    idle_ms: u64,
+) -> Outcome {
+    let mut up = Direction::starting_with(forth);
+    let mut down = Direction::starting_with(back);
+    let mut hung_up_us = None;
+    idle.set(idle_ms);
+    let end = poll_fn(|context| {
+        let before = (up.bytes, down.bytes, up.in_pipe, down.in_pipe, up.sent, down.sent);
+        let forth = up.poll(context, first, second);
+        let back = down.poll(context, second, first);
+        if before != (up.bytes, down.bytes, up.in_pipe, down.in_pipe, up.sent, down.sent) {
+            idle.set(idle_ms);
+        }
+        let broken =
+            matches!(forth, Poll::Ready(Err(Failure::Sink))) || matches!(back, Poll::Ready(Err(Failure::Source)));
+        if hung_up_us.is_none() && down.bytes == 0 && !up.ended && (down.ended || broken) {
+            hung_up_us = Some(clock::monotonic_us());
+        }
+        match (forth, back) {
+            (Poll::Ready(Err(Failure::Source)), _) | (_, Poll::Ready(Err(Failure::Sink))) => {
+                Poll::Ready(End::FirstReset)
+            }
+            (Poll::Ready(Err(Failure::Sink)), _) | (_, Poll::Ready(Err(Failure::Source))) => {
+                Poll::Ready(End::SecondReset)
+            }
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(End::Finished),
+            _ => idle.poll_expired(context).map(|()| End::Idle),
+        }
+    })
+    .await;
+    idle.clear();
+    match end {
+        End::FirstReset => close_with_reset(second.socket().as_fd()),
+        End::SecondReset => close_with_reset(first.socket().as_fd()),
+        End::Finished | End::Idle => {}
+    }
+    Outcome { forth: up.bytes, back: down.bytes, end, hung_up_us }
+}
+
+impl Direction {
+    fn starting_with(bytes: Vec<u8>) -> Self {
+        let mut direction = Self::default();
+        direction.bytes = bytes.len() as u64;
+        direction.unsent = bytes;
+        direction
+    }
+
+    fn poll<A: Stream, B: Stream>(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut A,
+        to: &mut B,
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            if self.closed {
+                return Poll::Ready(Ok(()));
+            }
+            while self.sent < self.unsent.len() {
+                match ready!(Pin::new(&mut *to).poll_write(context, &self.unsent[self.sent..])) {
+                    Ok(0) | Err(_) => return Poll::Ready(Err(Failure::Sink)),
+                    Ok(count) => {
+                        self.sent += count;
+                        self.unflushed = true;
+                    }
+                }
+            }
+            if self.sent > 0 {
+                // Freed, not kept: a slow phase is over, and idle streams are many.
+                self.unsent = Vec::new();
+                self.sent = 0;
+            }
+            if self.unflushed {
+                if ready!(Pin::new(&mut *to).poll_flush(context)).is_err() {
+                    return Poll::Ready(Err(Failure::Sink));
+                }
+                self.unflushed = false;
+            }
+            while self.in_pipe > 0 {
+                match ready!(self.poll_out_of_pipe(context, to)) {
+                    Ok(count) if count > 0 => self.in_pipe -= count,
+                    _ => return Poll::Ready(Err(Failure::Sink)),
+                }
+            }
+            if self.ended {
+                // TLS sends its close_notify here; a socket is half-closed.
+                let _ = ready!(Pin::new(&mut *to).poll_shutdown(context));
+                self.closed = true;
+                continue;
+            }
+            let moved = if self.bulk(from, to) {
+                ready!(self.poll_into_pipe(context, from, usize::MAX))
+            } else {
+                ready!(self.poll_copy(context, from, to))
+            };
+            match moved {
+                Ok(0) => self.ended = true,
+                Ok(count) => self.bytes += count as u64,
+                Err(failure) => return Poll::Ready(Err(failure)),
+            }
+        }
+    }
+
+    fn bulk<A: Stream, B: Stream>(&mut self, from: &A, to: &B) -> bool {
+        if self.pipe.is_none() && self.bytes >= BULK_BYTES && from.plain().is_some() && to.plain().is_some() {
+            self.pipe = PIPES.with_borrow_mut(Vec::pop).or_else(|| Pipe::new().ok());
+        }
+        self.pipe.is_some()
+    }
+
+    /// Read once, and write what was read at once; what the sink does not take is kept.
+    fn poll_copy<A: Stream, B: Stream>(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &mut A,
+        to: &mut B,
+    ) -> Poll<Result<usize, Failure>> {
+        COPY.with_borrow_mut(|buffer| {
+            let mut target = ReadBuf::new(buffer);
+            if ready!(Pin::new(from).poll_read(context, &mut target)).is_err() {
+                return Poll::Ready(Err(Failure::Source));
+            }
+            let read = target.filled();
+            if read.is_empty() {
+                return Poll::Ready(Ok(0));
+            }
+            let written = match Pin::new(to).poll_write(context, read) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.unflushed = true;
+                    count
+                }
+                Poll::Ready(_) => return Poll::Ready(Err(Failure::Sink)),
+                Poll::Pending => 0,
+            };
+            self.unsent.extend_from_slice(&read[written..]);
+            Poll::Ready(Ok(read.len()))
+        })
+    }
+
+    fn poll_into_pipe<A: Stream>(
+        &mut self,
+        context: &mut Context<'_>,
+        from: &A,
+        limit: usize,
+    ) -> Poll<Result<usize, Failure>> {
+        let (Some(pipe), Some(socket)) = (&self.pipe, from.plain()) else { return Poll::Ready(Err(Failure::Source)) };
+        let moved = ready!(poll_io(context, socket, Interest::READABLE, || {
+            splice(socket.as_fd(), pipe.writer(), pipe.capacity.min(limit))
+        }));
+        Poll::Ready(match moved {
+            Ok(count) => {
+                self.in_pipe += count;
+                Ok(count)
+            }
+            Err(_) => Err(Failure::Source),
+        })
+    }
+
+    fn poll_out_of_pipe<B: Stream>(&self, context: &mut Context<'_>, to: &B) -> Poll<io::Result<usize>> {
+        let (Some(pipe), Some(socket)) = (&self.pipe, to.plain()) else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        poll_io(context, socket, Interest::WRITABLE, || splice(pipe.reader(), socket.as_fd(), self.in_pipe))
+    }
+}
+
+impl Drop for Direction {
+    fn drop(&mut self) {
+        if let (Some(pipe), 0) = (self.pipe.take(), self.in_pipe) {
+            PIPES.with_borrow_mut(|pipes| {
+                if pipes.len() < SPARE_PIPES {
+                    pipes.push(pipe);
+                }
+            });
+        }
+    }
+}
+
+/// What became of [`splice_exact`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exact {
+    /// Every byte has arrived.
+    Moved,
+    /// The source ended or broke before.
+    SourceEnded,
+    /// The sink takes no more.
+    SinkFailed,
+    /// Nothing moved until the deadline.
+    TimedOut,
+    /// There is no pipe to be had: nothing was moved.
+    NoPipe,
+}
+
+/// Move exactly `left` bytes from socket to socket in the kernel; `progress` is called whenever some moved.
+pub async fn splice_exact(
+    from: &TcpStream,
+    to: &TcpStream,
+    mut left: u64,
+    progress: impl Fn(),
+    deadline: &Deadline,
+) -> Exact {
+    let mut direction = Direction::default();
+    direction.pipe = PIPES.with_borrow_mut(Vec::pop).or_else(|| Pipe::new().ok());
+    if direction.pipe.is_none() {
+        return Exact::NoPipe;
+    }
+    progress();
+    poll_fn(|context| {
+        loop {
+            while direction.in_pipe > 0 {
+                match direction.poll_out_of_pipe(context, to) {
+                    Poll::Ready(Ok(count)) if count > 0 => {
+                        direction.in_pipe -= count;
+                        progress();
+                    }
+                    Poll::Ready(_) => return Poll::Ready(Exact::SinkFailed),
+                    Poll::Pending => return deadline.poll_expired(context).map(|()| Exact::TimedOut),
+                }
+            }
+            if left == 0 {
+                return Poll::Ready(Exact::Moved);
+            }
+            let limit = usize::try_from(left).unwrap_or(usize::MAX);
+            match direction.poll_into_pipe(context, from, limit) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    left -= count as u64;
+                    progress();
+                }
+                Poll::Ready(_) => return Poll::Ready(Exact::SourceEnded),
+                Poll::Pending => return deadline.poll_expired(context).map(|()| Exact::TimedOut),
+            }
+        }
+    })
+    .await
+}
+
+/// Try `operation` when the socket is ready; wait again when it says that it would block.
+fn poll_io(
+    context: &mut Context<'_>,
+    socket: &TcpStream,
+    interest: Interest,
+    mut operation: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(if interest.is_readable() {
+            socket.poll_read_ready(context)
+        } else {
+            socket.poll_write_ready(context)
+        })?;
+        match socket.try_io(interest, &mut operation) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            result => return Poll::Ready(result),
+        }
+    }
+}

@@ -1,0 +1,465 @@
+//! The compiled configuration as the data planes read it (docs/contracts.md §1).
+//!
+//! Python has validated everything that it can; what only Rust can judge (regular expressions,
+//! certificates) is judged by each tier when it builds its run-time form.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The `format` this build reads.
+pub const FORMAT: u32 = 1;
+
+/// A snapshot that cannot be used; nothing in force is changed by it.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The bytes are not a snapshot.
+    #[error("not a snapshot: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// Another version of the format.
+    #[error("snapshot format {0}, wanted {FORMAT}: both sides must be of one version")]
+    Format(u32),
+    /// A value only the data plane can judge; `path` leads to it, such as `routes.3.match.paths.0.value`.
+    #[error("{path}: {message}")]
+    Value {
+        /// Where in the snapshot.
+        path: String,
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl SnapshotError {
+    /// A wrong value at `path`.
+    #[allow(clippy::needless_pass_by_value)] // an error that is passed on is done with
+    pub fn value(path: impl Into<String>, message: impl ToString) -> Self {
+        Self::Value { path: path.into(), message: message.to_string() }
+    }
+}
+
+/// One compiled configuration.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// See [`FORMAT`].
+    pub format: u32,
+    /// What the edge accepts on.
+    pub listeners: Vec<Listener>,
+    /// Named sets of endpoints.
+    pub pools: Vec<Pool>,
+    /// First match wins.
+    pub routes: Vec<Route>,
+    /// Limits and timeouts of the gateways.
+    pub gateway: Gateway,
+    /// Where logs go.
+    pub logs: Logs,
+}
+
+impl Snapshot {
+    /// Read snapshot bytes.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SnapshotError> {
+        let snapshot: Self = serde_json::from_slice(bytes)?;
+        if snapshot.format == FORMAT { Ok(snapshot) } else { Err(SnapshotError::Format(snapshot.format)) }
+    }
+
+    /// The same with every secret blanked, as JSON: what control APIs may show.
+    #[must_use]
+    pub fn redacted(&self) -> Vec<u8> {
+        let mut copy = self.clone();
+        copy.gateway.cookie_secret = "(secret)".into();
+        for listener in &mut copy.listeners {
+            for certificate in listener.tls.iter_mut().flat_map(|tls| &mut tls.certificates) {
+                certificate.key_pem = "(secret)".into();
+            }
+        }
+        serde_json::to_vec(&copy).unwrap_or_default()
+    }
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// Handed to a gateway.
+    Http,
+    /// Relayed by the edge itself.
+    Tcp,
+    /// Relayed by the edge itself, datagram by datagram.
+    Udp,
+    /// Relayed by the edge, or handed to a gateway, by the name in the client hello.
+    Tls,
+}
+
+/// An address the edge accepts on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // the names are the configuration's own; docs/config-reference.md explains each
+pub struct Listener {
+    pub name: String,
+    pub bind: Vec<String>,
+    pub protocol: Protocol,
+    pub pool: Option<String>,
+    pub server_names: Option<ServerNames>,
+    pub tls: Option<ListenerTls>,
+    pub accept_proxy_from: Vec<String>,
+    pub trusted_proxies: Vec<String>,
+    pub allow: Vec<String>,
+    pub deny: Vec<String>,
+    pub connections_per_source: u32,
+    pub max_connections: u32,
+    pub hello_timeout_ms: u64,
+    pub idle_timeout_ms: u64,
+    pub connect_timeout_ms: u64,
+    pub max_sessions: u32,
+    pub responses: u32,
+    #[serde(default)]
+    pub new_connections: Option<Rate>,
+    #[serde(default)]
+    pub new_connections_per_source: Option<Rate>,
+    #[serde(default)]
+    pub datagrams_per_source: Option<Rate>,
+    /// Read by the supervisor only: it binds the sockets.
+    #[serde(default)]
+    pub socket: Option<serde_json::Value>,
+}
+
+/// How often something may happen.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// On average.
+    pub per_second: f64,
+    /// At once after a pause.
+    pub burst: u32,
+}
+
+/// Where the connections of a `tls` listener go, by SNI: exact names and `*.` wildcards.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ServerNames {
+    pub pools: BTreeMap<String, String>,
+    pub terminate: Vec<String>,
+    pub default: DefaultTarget,
+}
+
+impl ServerNames {
+    /// Whether any connection goes to the gateways.
+    #[must_use]
+    pub fn terminates(&self) -> bool {
+        !self.terminate.is_empty() || self.default == DefaultTarget::Terminate
+    }
+}
+
+/// What becomes of a name that nothing else is said of, and of none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub enum DefaultTarget {
+    Pool { pool: String },
+    Refuse,
+    Terminate,
+}
+
+/// TLS termination on a listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ListenerTls {
+    pub certificates: Vec<Certificate>,
+    pub minimum_version: String,
+    pub alpn: Vec<String>,
+}
+
+/// A certificate chain and its key, as PEM text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Certificate {
+    pub certificate_pem: String,
+    pub key_pem: String,
+}
+
+/// How a pool chooses an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "policy", rename_all = "snake_case")]
+pub enum Balance {
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// The less loaded of two sampled by weight.
+    LeastRequest,
+    /// The least loaded of all.
+    LeastConnections,
+    /// By weight alone.
+    Random,
+    /// By a hash of the client.
+    Maglev(Maglev),
+}
+
+/// What the hash is made of, and how far load may stand back behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Maglev {
+    pub key: KeyKind,
+    pub ipv4_prefix: u32,
+    pub ipv6_prefix: u32,
+    pub max_load_percent: u32,
+}
+
+/// What of the client makes the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyKind {
+    /// The prefix of its address.
+    Source,
+    /// That and its port.
+    SourcePort,
+}
+
+/// When failures take an endpoint out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Eject {
+    pub max_percent: u32,
+    pub early_close_ms: u64,
+}
+
+/// The PROXY header that an endpoint is sent in front of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocol {
+    /// None.
+    Off,
+    /// The line of text.
+    V1,
+    /// The binary header with its TLVs.
+    V2,
+}
+
+/// What happens when no endpoint of a pool is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AllDown {
+    /// Choose among all of them as if they were up.
+    FailOpen,
+    /// Answer `no_endpoint`.
+    FailClosed,
+}
+
+/// What becomes of established streams when their endpoint goes down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnDown {
+    /// They go on for as long as both sides want.
+    #[default]
+    Keep,
+    /// They are reset.
+    Close,
+}
+
+/// A named set of endpoints.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Pool {
+    pub name: String,
+    pub balance: Balance,
+    pub endpoints: Vec<Endpoint>,
+    pub all_down: AllDown,
+    #[serde(default)]
+    pub on_down: OnDown,
+    pub minimum_healthy_percent: u32,
+    pub slow_start_ms: u64,
+    pub eject: Eject,
+    pub connect_timeout_ms: u64,
+    pub retries: u32,
+    pub max_connections: u32,
+    pub max_idle_connections: u32,
+    pub idle_timeout_ms: u64,
+    pub tls: Option<PoolTls>,
+    pub proxy_protocol: ProxyProtocol,
+    /// Read by the prober only.
+    pub health: Option<serde_json::Value>,
+}
+
+/// One address of one application.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Endpoint {
+    pub id: String,
+    pub address: String,
+    pub weight: u32,
+    pub priority: u32,
+    /// In another zone than this node's.
+    pub remote: bool,
+}
+
+/// TLS towards the endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct PoolTls {
+    pub server_name: Option<String>,
+    pub ca_pem: Option<String>,
+    pub verify: bool,
+}
+
+/// One rule: a match, filters and an action.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Route {
+    pub name: String,
+    #[serde(rename = "match")]
+    pub matches: Match,
+    pub filters: Vec<Filter>,
+    pub action: Action,
+    pub body_bytes: u64,
+    pub response_head_ms: u64,
+    pub between_bytes_ms: u64,
+    pub total_ms: u64,
+    pub upgrade_idle_ms: u64,
+}
+
+/// Conditions of a route. An empty list is no condition.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct Match {
+    pub hosts: Vec<String>,
+    pub paths: Vec<PathMatch>,
+    pub methods: Vec<String>,
+    pub headers: Vec<NamedMatch>,
+    pub queries: Vec<NamedMatch>,
+    pub cookies: Vec<NamedMatch>,
+    pub sources: Vec<String>,
+}
+
+/// A condition on the path.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct PathMatch {
+    pub kind: PathKind,
+    pub value: String,
+}
+
+/// How a path is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathKind {
+    /// Byte for byte.
+    Exact,
+    /// The value itself, or anything below it.
+    Prefix,
+    /// A regular expression over the whole path (unanchored, as written).
+    Regex,
+}
+
+/// A condition on a header, query parameter or cookie.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct NamedMatch {
+    pub name: String,
+    pub kind: ValueKind,
+    #[serde(default)]
+    pub value: String,
+    #[serde(default)]
+    pub invert: bool,
+}
+
+/// How a value is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ValueKind {
+    /// Byte for byte.
+    Exact,
+    /// Starts with.
+    Prefix,
+    /// There at all.
+    Present,
+    /// A regular expression.
+    Regex,
+}
+
+/// What happens to a request or response on its way.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub enum Filter {
+    RewritePrefix { prefix: String },
+    RequestHeaders(HeaderEdit),
+    ResponseHeaders(HeaderEdit),
+    RateLimit { per_second: f64, burst: u32 },
+    Sticky { cookie: String, max_age_ms: u64, secure: bool, path: String },
+}
+
+/// Changes to a header block, made in the order remove, set, add.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+#[allow(missing_docs)]
+pub struct HeaderEdit {
+    pub set: Vec<(String, String)>,
+    pub add: Vec<(String, String)>,
+    pub remove: Vec<String>,
+}
+
+/// What a matched request gets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[allow(missing_docs)]
+pub enum Action {
+    Pool { pool: String },
+    Respond { status: u16, headers: Vec<(String, String)>, body: String },
+    Redirect { status: u16, location: String },
+}
+
+/// Limits and timeouts of a gateway before a route is known.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Gateway {
+    pub header_bytes: usize,
+    pub header_count: usize,
+    pub uri_bytes: usize,
+    pub request_head_ms: u64,
+    pub idle_ms: u64,
+    pub tls_handshake_ms: u64,
+    pub cookie_secret: String,
+}
+
+/// Where logs go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Logs {
+    pub access_to: String,
+    pub access_format: String,
+    pub level: String,
+}
+
+/// What the prober and the resolver know of one endpoint (docs/contracts.md §2).
+#[derive(Debug, Clone, Deserialize)]
+pub struct EndpointReport {
+    /// The endpoint's identity.
+    pub id: String,
+    /// `up`, `down`, `draining` or `unknown`.
+    pub state: String,
+    /// Resolved addresses.
+    pub addresses: Vec<String>,
+    /// With `draining`: the drain's deadline has passed, so what is left is to be ended.
+    #[serde(default)]
+    pub closing: bool,
+}
+
+/// Read a list of endpoint states.
+pub fn parse_reports(bytes: &[u8]) -> Result<BTreeMap<String, EndpointReport>, SnapshotError> {
+    let reports: Vec<EndpointReport> = serde_json::from_slice(bytes)?;
+    Ok(reports.into_iter().map(|report| (report.id.clone(), report)).collect())
+}
