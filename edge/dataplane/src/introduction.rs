@@ -1,0 +1,46 @@
+//! Introducing a connection to its endpoint: a PROXY header in front of the client's bytes.
+
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+use tokio::net::TcpStream;
+use weirgate_shared::cidr::canonical;
+use weirgate_shared::connection_id::ConnectionId;
+use weirgate_shared::net::receive;
+use weirgate_shared::proxy_header_write;
+use weirgate_shared::snapshot::ProxyProtocol;
+
+use crate::opening::Opening;
+
+/// The client's bytes that may go in the header's segment.
+const FIRST_BYTES: usize = 8 * 1024;
+
+/// What goes to the endpoint first.
+#[derive(Default)]
+pub(crate) struct Introduction {
+    /// The header, and what the client has sent already. It is sent at once, since the endpoint may
+    /// be the one that speaks first.
+    pub(crate) bytes: Vec<u8>,
+    /// How much of it is the header.
+    pub(crate) header_bytes: u64,
+}
+
+impl Introduction {
+    pub(crate) fn of(version: ProxyProtocol, opening: &Opening, id: ConnectionId, client: &TcpStream) -> Self {
+        let mut bytes = Vec::new();
+        if version == ProxyProtocol::Off {
+            return Self::default();
+        }
+        let local = || client.local_addr().ok().map(|local| SocketAddr::new(canonical(local.ip()), local.port()));
+        let header = proxy_header_write::Introduction {
+            addresses: opening.destination.or_else(local).map(|destination| (opening.client, destination)),
+            unique_id: &id.hex(),
+            authority: opening.server_name(),
+            alpn: opening.only_protocol(),
+        };
+        header.write(version, &mut bytes);
+        let header_bytes = bytes.len() as u64;
+        receive(client.as_fd(), &mut bytes, FIRST_BYTES);
+        Self { bytes, header_bytes }
+    }
+}

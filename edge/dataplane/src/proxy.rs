@@ -1,0 +1,186 @@
+//! Deliver by proxy: a `tcp` or `tls` connection is relayed to an endpoint of its pool.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use weirgate_shared::balance::Choice;
+use weirgate_shared::clock;
+use weirgate_shared::connect::connect_endpoint;
+use weirgate_shared::deadline::Deadline;
+use weirgate_shared::endpoint::OpenConnection;
+use weirgate_shared::net::{AcceptError, accept, close_with_reset, is_readable, watch_readable};
+use weirgate_shared::pool::Pool;
+use weirgate_shared::reason::Reason;
+use weirgate_shared::relay::{End, relay};
+
+use crate::insight::StreamRecord;
+use crate::introduction::Introduction;
+use crate::listener::{Arrival, Slot};
+use crate::plane::Edge;
+use crate::reception::{self, Held, Visit};
+use crate::streams::Tie;
+
+/// Connections taken before other sockets get their turn.
+const BATCH: usize = 64;
+/// Connections in one go after which more are expected.
+const CROWD: usize = 4;
+/// How long accepting pauses when descriptors have run out.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Accept from `socket`, the slot's own or a copy of it, until the task is aborted.
+pub(crate) async fn serve(edge: Rc<Edge>, slot: Rc<Slot>, socket: OwnedFd) {
+    let Ok(socket) = watch_readable(socket) else { return };
+    while let Ok(mut ready) = socket.readable().await {
+        let mut taken = 0;
+        let pause = loop {
+            match accept(socket.as_fd()) {
+                Ok(accepted) => {
+                    if let Some(arrival) = slot.judge(accepted) {
+                        deliver(&edge, &slot, arrival);
+                    }
+                }
+                Err(AcceptError::Aborted) => {}
+                Err(AcceptError::Empty) => {
+                    ready.clear_ready();
+                    break None;
+                }
+                Err(AcceptError::Exhausted(_)) => {
+                    slot.stats.exhausted.add_one();
+                    break Some(PAUSE);
+                }
+                Err(AcceptError::Broken(_)) => return,
+            }
+            taken += 1;
+            if taken == BATCH {
+                break Some(Duration::ZERO);
+            }
+            // An accept that finds nothing makes a socket and a file first: asking costs a fifth of it.
+            // In a crowd it is not worth asking every time.
+            if taken < CROWD && !is_readable(socket.as_fd()) {
+                ready.clear_ready();
+                break None;
+            }
+        };
+        drop(ready);
+        match pause {
+            None => {}
+            Some(Duration::ZERO) => tokio::task::yield_now().await,
+            Some(pause) => tokio::time::sleep(pause).await,
+        }
+    }
+}
+
+fn deliver(edge: &Rc<Edge>, slot: &Rc<Slot>, arrival: Arrival) {
+    let (edge, slot) = (Rc::clone(edge), Rc::clone(slot));
+    match arrival.listener.pool.clone() {
+        Some(pool) if !arrival.listener.reads_opening(arrival.client.ip()) => {
+            let (visit, held) = reception::part(arrival);
+            tokio::task::spawn_local(relay_stream(edge, slot, visit, held, pool));
+        }
+        _ => {
+            tokio::task::spawn_local(reception::receive(edge, slot, arrival));
+        }
+    }
+}
+
+/// Connect, relay, and tell what came of it.
+pub(crate) async fn relay_stream(edge: Rc<Edge>, slot: Rc<Slot>, visit: Visit, held: Held, pool: Rc<Pool>) {
+    let deadline = edge.deadlines.register();
+    let _live = edge.enter();
+    let stats = &slot.stats;
+    let settings = &visit.listener.settings;
+    let mut record = StreamRecord { pool: &pool.settings.name, ..StreamRecord::of(&visit) };
+    let choice = Choice { random: &edge.random, client: visit.opening.client };
+    match connect(&pool, &choice, settings.connect_timeout_ms, &deadline).await {
+        Ok((index, mut upstream, _open, tie)) => {
+            let endpoint = &pool.members[index].endpoint;
+            record.endpoint = &endpoint.address;
+            let connected_us = clock::monotonic_us();
+            record.connect_us = connected_us - visit.accepted_us;
+            let _in_flight = endpoint.enter();
+            match held.socket.watch() {
+                Ok(mut client) => {
+                    let first = Introduction::of(pool.settings.proxy_protocol, &visit.opening, visit.id, &client);
+                    let idle_ms = settings.idle_timeout_ms;
+                    let outcome = relay(&mut client, &mut upstream, first.bytes, Vec::new(), &deadline, idle_ms).await;
+                    record.bytes_in = outcome.forth.saturating_sub(first.header_bytes);
+                    record.bytes_out = outcome.back;
+                    record.reason = end_reason(outcome.end, edge.closing.get());
+                    if let Some(reason) = tie.broken(&deadline, outcome.end, edge.closing.get()) {
+                        close_with_reset(client.as_fd());
+                        close_with_reset(upstream.as_fd());
+                        record.reason = Some(reason);
+                    } else if let Some(hung_up_us) = outcome.hung_up_us {
+                        pool.closed_early(index, hung_up_us.saturating_sub(connected_us));
+                    } else if outcome.back > 0 && outcome.end == End::Finished {
+                        endpoint.answered();
+                    }
+                }
+                Err(_) => record.reason = Some(Reason::ClientGone),
+            }
+        }
+        Err(reason) => {
+            // A FIN would look like an empty answer; a reset says that there was none.
+            close_with_reset(held.socket.as_fd());
+            record.reason = Some(reason);
+        }
+    }
+    drop(held.admitted);
+    record.total_us = clock::monotonic_us() - visit.accepted_us;
+    stats.bytes_in.add(record.bytes_in);
+    stats.bytes_out.add(record.bytes_out);
+    stats.duration.record(record.total_us);
+    if let Some(reason) = record.reason {
+        stats.refuse(reason);
+    }
+    record.write(&edge.log());
+}
+
+fn end_reason(end: End, closing: bool) -> Option<Reason> {
+    match end {
+        End::Finished => None,
+        End::Idle if closing => Some(Reason::Draining),
+        End::Idle => Some(Reason::IdleTimeout),
+        End::FirstReset => Some(Reason::ClientReset),
+        End::SecondReset => Some(Reason::UpstreamReset),
+    }
+}
+
+/// A connection to the chosen endpoint, or to the next one when that refuses or does not answer.
+async fn connect(
+    pool: &Pool,
+    choice: &Choice<'_>,
+    timeout_ms: u64,
+    deadline: &Deadline,
+) -> Result<(usize, TcpStream, OpenConnection, Tie), Reason> {
+    let mut tried: Vec<usize> = Vec::new();
+    let mut failure = Reason::NoEndpoint;
+    for _ in 0..=pool.settings.retries {
+        let limit = pool.settings.max_connections;
+        let allowed = |index: usize| {
+            !tried.contains(&index) && (limit == 0 || pool.members[index].endpoint.connections.get() < limit)
+        };
+        let index = match pool.pick(&allowed, choice) {
+            Ok(index) => index,
+            Err(reason) if tried.is_empty() => return Err(reason),
+            Err(_) => return Err(failure),
+        };
+        let endpoint = &pool.members[index].endpoint;
+        // Counted from the attempt on: a burst must not see the count of before it.
+        let open = endpoint.open();
+        let tie = Tie::to(endpoint);
+        match connect_endpoint(endpoint, timeout_ms, deadline).await {
+            Ok(stream) => {
+                endpoint.connected();
+                tie.fasten(pool.settings.on_down, deadline);
+                return Ok((index, stream, open, tie));
+            }
+            Err(reason) => failure = reason,
+        }
+        pool.connect_failed(index, failure);
+        tried.push(index);
+    }
+    Err(failure)
+}
