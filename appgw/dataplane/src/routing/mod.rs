@@ -1,0 +1,211 @@
+//! Which route a request takes: the first in the order written whose matchers all hold.
+//!
+//! `index` finds the routes whose host and path can match, without looking at the others; `matchers`
+//! judge the rest. [`scan`] is the same by looking at every route: the oracle, and `explain`'s way.
+
+mod index;
+mod matchers;
+
+use std::net::IpAddr;
+
+use weirgate_shared::snapshot::{Match, SnapshotError};
+
+use crate::message::RequestHead;
+use index::Index;
+use matchers::Matchers;
+pub(crate) use matchers::cookie_values;
+
+/// What a match found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Matched {
+    /// The route's position.
+    pub route: usize,
+    /// How much of the path the matching prefix covers (all of it for exact paths and expressions).
+    pub prefix_length: usize,
+}
+
+/// The compiled routes of a snapshot.
+pub struct Router {
+    index: Index,
+    matchers: Vec<Matchers>,
+}
+
+impl Router {
+    /// Compile matches, in the order of their routes.
+    pub fn build<'a>(matches: impl Iterator<Item = &'a Match>) -> Result<Self, SnapshotError> {
+        let mut router = Self { index: Index::default(), matchers: Vec::new() };
+        for (route, wanted) in matches.enumerate() {
+            router.index.add(route, wanted);
+            router.matchers.push(Matchers::build(wanted).map_err(|error| match error {
+                SnapshotError::Value { path, message } => {
+                    SnapshotError::value(format!("routes.{route}.match.{path}"), message)
+                }
+                other => other,
+            })?);
+        }
+        router.index.finish();
+        Ok(router)
+    }
+
+    /// The route that `head` from `source` takes.
+    #[must_use]
+    pub fn find(&self, head: &RequestHead, source: IpAddr) -> Option<Matched> {
+        let mut host = [0u8; 256];
+        let host = lower_host(head.authority(), &mut host);
+        self.index.first(host, head.path(), |route| {
+            let prefix_length = self.matchers[route].judge(head, source)?;
+            Some(Matched { route, prefix_length })
+        })
+    }
+}
+
+/// The same as [`Router::find`] by trying every route: for tests and for explanations.
+#[must_use]
+pub fn scan(matches: &[Match], head: &RequestHead, source: IpAddr) -> Option<Matched> {
+    let mut buffer = [0u8; 256];
+    let host = lower_host(head.authority(), &mut buffer);
+    matches.iter().enumerate().find_map(|(route, wanted)| {
+        let host_holds =
+            wanted.hosts.is_empty() || wanted.hosts.iter().any(|pattern| host_matches(pattern.as_bytes(), host));
+        let prefix_length = Matchers::build(wanted).ok()?.judge(head, source)?;
+        host_holds.then_some(Matched { route, prefix_length })
+    })
+}
+
+/// `*.x` covers one or more labels in front of `x`; anything else is compared whole.
+fn host_matches(pattern: &[u8], host: &[u8]) -> bool {
+    match pattern.strip_prefix(b"*") {
+        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+        None => pattern == host,
+    }
+}
+
+/// The host in lower case, without port and trailing dot. A longer one than 255 bytes matches nothing.
+fn lower_host<'a>(authority: &[u8], buffer: &'a mut [u8; 256]) -> &'a [u8] {
+    let host = match authority {
+        [b'[', ..] => &authority[..memchr::memchr(b']', authority).map_or(authority.len(), |end| end + 1)],
+        _ => &authority[..memchr::memchr(b':', authority).unwrap_or(authority.len())],
+    };
+    let host = host.strip_suffix(b".").unwrap_or(host);
+    if host.len() > 255 {
+        return &[];
+    }
+    let lower = &mut buffer[..host.len()];
+    lower.copy_from_slice(host);
+    lower.make_ascii_lowercase();
+    lower
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::{HeadScan, Limits, parse_request};
+    use proptest::prelude::*;
+    use weirgate_shared::snapshot::{NamedMatch, PathKind, PathMatch, ValueKind};
+
+    const LIMITS: Limits = Limits { header_bytes: 10_000, header_count: 100, uri_bytes: 1000 };
+
+    fn request(method: &str, host: &str, target: &str, fields: &str) -> RequestHead {
+        let text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
+        let mut head = RequestHead::default();
+        let verdict = parse_request(text.as_bytes(), &mut HeadScan::default(), &LIMITS, &mut head);
+        assert!(matches!(verdict, Ok(Some(_))), "{text:?}: {verdict:?}");
+        head
+    }
+
+    fn path(kind: PathKind, value: &str) -> PathMatch {
+        PathMatch { kind, value: value.into() }
+    }
+
+    fn named(name: &str, kind: ValueKind, value: &str, invert: bool) -> NamedMatch {
+        NamedMatch { name: name.into(), kind, value: value.into(), invert }
+    }
+
+    #[test]
+    fn first_in_the_order_written_wins() {
+        let matches = [
+            Match { hosts: vec!["a.example".into()], paths: vec![path(PathKind::Exact, "/x")], ..Match::default() },
+            Match { paths: vec![path(PathKind::Prefix, "/x")], ..Match::default() },
+            Match { hosts: vec!["*.example".into()], ..Match::default() },
+            Match {
+                paths: vec![path(PathKind::Regex, "^/v[0-9]+/")],
+                methods: vec!["POST".into()],
+                ..Match::default()
+            },
+            Match::default(),
+        ];
+        let router = Router::build(matches.iter()).expect("valid");
+        let source = "127.0.0.1".parse().expect("valid");
+        let route = |method: &str, host: &str, target: &str| {
+            router.find(&request(method, host, target, ""), source).map(|m| m.route)
+        };
+        assert_eq!(route("GET", "A.EXAMPLE.:80", "/x"), Some(0));
+        assert_eq!(route("GET", "a.example", "/x/"), Some(1));
+        assert_eq!(route("GET", "a.example", "/xy"), Some(2));
+        assert_eq!(route("GET", "b.a.example", "/"), Some(2));
+        assert_eq!(route("GET", "example", "/"), Some(4));
+        assert_eq!(route("POST", "c", "/v12/a"), Some(3));
+        assert_eq!(route("GET", "c", "/v12/a"), Some(4));
+        assert_eq!(router.find(&request("GET", "c", "/x/y", ""), source), Some(Matched { route: 1, prefix_length: 2 }));
+    }
+
+    #[test]
+    fn a_bad_expression_says_where_it_stands() {
+        let matches = [Match::default(), Match { paths: vec![path(PathKind::Regex, "(")], ..Match::default() }];
+        let error = Router::build(matches.iter()).err().expect("refused").to_string();
+        assert!(error.starts_with("routes.1.match.paths.0.value: "), "{error}");
+    }
+
+    fn any_match() -> impl Strategy<Value = Match> {
+        let host = prop::sample::select(vec!["a.b", "*.b", "*.a.b", "c", "*.c.a.b"]);
+        let a_path = (
+            prop::sample::select(vec![PathKind::Exact, PathKind::Prefix, PathKind::Regex]),
+            prop::sample::select(vec!["/", "/x", "/x/y", "/x/y/z", "/xy", "/y"]),
+        )
+            .prop_map(|(kind, value)| {
+                let value = if kind == PathKind::Prefix && value == "/" { "" } else { value };
+                path(kind, value)
+            });
+        let a_name = (
+            prop::sample::select(vec!["k", "l"]),
+            prop::sample::select(vec![ValueKind::Exact, ValueKind::Prefix, ValueKind::Present, ValueKind::Regex]),
+            prop::sample::select(vec!["v", "vw"]),
+            any::<bool>(),
+        )
+            .prop_map(|(name, kind, value, invert)| named(name, kind, value, invert));
+        (
+            prop::collection::vec(host, 0..3),
+            prop::collection::vec(a_path, 0..3),
+            prop::collection::vec(prop::sample::select(vec!["GET", "POST"]), 0..2),
+            prop::collection::vec(a_name.clone(), 0..2),
+            prop::collection::vec(a_name, 0..2),
+            prop::collection::vec(prop::sample::select(vec!["127.0.0.0/8", "10.0.0.0/8"]), 0..2),
+        )
+            .prop_map(|(hosts, paths, methods, headers, queries, sources)| Match {
+                hosts: hosts.into_iter().map(str::to_owned).collect(),
+                paths,
+                methods: methods.into_iter().map(str::to_owned).collect(),
+                headers,
+                queries,
+                cookies: vec![],
+                sources: sources.into_iter().map(str::to_owned).collect(),
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+        #[test]
+        fn the_index_agrees_with_a_scan(
+            matches in prop::collection::vec(any_match(), 0..25),
+            host in prop::sample::select(vec!["a.b", "x.a.b", "y.x.a.b", "b", "c", "c.a.b", "x.c.a.b", "A.B:80"]),
+            target in prop::sample::select(vec!["/", "/x", "/x/", "/x/y", "/x/y/z/w", "/xy", "/y?k=v", "/x?k=vw&l", "/x//y", "*"]),
+            fields in prop::sample::select(vec!["", "k: v\r\n", "k: vw\r\nl: v\r\n"]),
+        ) {
+            let method = if target == "*" { "OPTIONS" } else { "GET" };
+            let head = request(method, host, target, fields);
+            let source = "127.0.0.1".parse().expect("valid");
+            let router = Router::build(matches.iter()).expect("valid");
+            prop_assert_eq!(router.find(&head, source), scan(&matches, &head, source));
+        }
+    }
+}
