@@ -1,0 +1,1 @@
+"""The command line: ``main`` declares the verbs, the other modules do them."""

@@ -1,0 +1,1 @@
+"""``weirgate top``: ``rates`` makes rows of two looks, ``screen`` draws, ``run`` drives."""

@@ -1,0 +1,167 @@
+"""The ``gateway``, ``logs``, ``admin`` and ``drain`` sections: the processes themselves."""
+
+import os
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+
+from weirgate.shared.config import codes
+from weirgate.shared.config.addresses import AdminBind
+from weirgate.shared.config.base import KIND, Section, refusal
+from weirgate.shared.config.scalars import ByteSize, Duration, Name, Secret, Token, duration
+from weirgate.shared.config.suggest import explain_word
+
+MAX_WORKERS = 256
+_STREAMS = ("off", "stdout", "stderr")
+
+
+def _one_per_cpu() -> int:
+    return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+
+
+def _workers(value: Any) -> int:
+    if value == "auto":
+        return _one_per_cpu()
+    if isinstance(value, int) and not isinstance(value, bool):
+        if 1 <= value <= MAX_WORKERS:
+            return value
+        raise refusal(codes.RANGE, f'"auto" or a number from 1 to {MAX_WORKERS}')
+    raise refusal(codes.TYPE, f'"auto" or a number from 1 to {MAX_WORKERS}')
+
+
+def _log_target(text: str) -> str:
+    if text not in _STREAMS and ("/" not in text or "\0" in text):
+        wanted = "off, stdout, stderr or the path of a file (with a / in it)"
+        raise refusal(codes.PATH, wanted, explain_word(text, _STREAMS))
+    return text
+
+
+class GatewayLimits(Section):
+    """Bounds for every request, before a route is known."""
+
+    header_bytes: Annotated[ByteSize, Field(ge=256, le=16 * 2**20)] = Field(
+        default=32 * 2**10,
+        description="Longest head of a request; beyond it 431. A connection can hold so much "
+        "memory before it is known to be good. A response's head may have 64 KiB; beyond it 502.",
+    )
+    header_count: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=100, description="Most header lines in a request's head; beyond it 431."
+    )
+    uri_bytes: Annotated[ByteSize, Field(ge=64, le=16 * 2**20)] = Field(
+        default=8 * 2**10, description="Longest request target; beyond it 414."
+    )
+    body_bytes: ByteSize = Field(
+        default=2**30,
+        description="Longest request body; beyond it 413. 0 = no limit. Bodies are streamed, so "
+        "this protects the endpoints' disks rather than memory here.",
+    )
+
+
+class GatewayTimeouts(Section):
+    """Times for every connection; those of a route override the last four."""
+
+    request_head: Duration = Field(
+        default=duration("10s"),
+        description="For a whole request head, from its first byte. Stops slow-loris clients.",
+    )
+    idle: Duration = Field(
+        default=duration("60s"),
+        description="Between two requests of a client's connection. Longer saves handshakes and "
+        "costs memory.",
+    )
+    tls_handshake: Duration = Field(
+        default=duration("10s"), description="For a client's TLS handshake."
+    )
+    response_head: Duration = Field(
+        default=duration("60s"),
+        description="From the request sent to the response's head. Then 504.",
+    )
+    between_bytes: Duration = Field(
+        default=duration("60s"),
+        description="Between two pieces of a body, in either direction.",
+    )
+    total: Duration = Field(
+        default=duration("0"),
+        description="For the whole exchange. 0 = no limit: a long download is no failure.",
+    )
+    upgrade_idle: Duration = Field(
+        default=duration("1h"),
+        description="For an upgraded connection (WebSocket) without a byte in either direction.",
+    )
+
+
+class Gateway(Section):
+    """The L7 tier."""
+
+    workers: Annotated[
+        int,
+        BeforeValidator(_workers),
+        WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "integer"}], KIND: "workers"}),
+    ] = Field(
+        default_factory=_one_per_cpu,
+        description="Gateway processes, one data-plane thread each. Default: `auto`, one per CPU "
+        "that this process may use.",
+    )
+    limits: GatewayLimits = Field(default=GatewayLimits(), description="Bounds.")
+    timeouts: GatewayTimeouts = Field(default=GatewayTimeouts(), description="Times.")
+    cookie_secret: Secret | None = Field(
+        default=None,
+        description="64 hex digits that sign sticky cookies, or `file:/path`. Set it where several "
+        "nodes serve the same clients. Default: random, so cookies end with the supervisor.",
+    )
+
+
+class AccessLog(Section):
+    """One line for each request."""
+
+    to: Annotated[str, AfterValidator(_log_target)] = Field(
+        default="stdout",
+        description="`off`, `stdout`, `stderr` or a file's path (relative to the configuration).",
+    )
+    format: Literal["json", "combined"] = Field(
+        default="json",
+        description="`json` has every field; `combined` is what log tools of old understand.",
+    )
+
+
+class Logs(Section):
+    """What is written down."""
+
+    access: AccessLog = Field(default=AccessLog(), description="The access log.")
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least important message of the processes' own log."
+    )
+
+
+class Admin(Section):
+    """The supervisor's API and metrics."""
+
+    bind: AdminBind = Field(
+        default="127.0.0.1:9900",
+        description="`IP:port`, or `off`. Whoever reaches it may reload and read "
+        "everything: with anything but loopback and no `token`, the supervisor refuses to run.",
+    )
+    token: Token | None = Field(
+        default=None,
+        description="What every call but `/health` must carry as `Authorization: Bearer ...`, "
+        "metrics too. None = whoever reaches the address may call.",
+    )
+
+
+class Drain(Section):
+    """How old work is finished when a process ends or is replaced."""
+
+    timeout: Duration = Field(
+        default=duration("30s"),
+        description="What is not finished by then is closed. 0 = wait without end.",
+    )
+
+
+class Node(Section):
+    """Where this node is."""
+
+    zone: Name | None = Field(
+        default=None,
+        description="Its zone: endpoints with the same `zone` come first. `${ZONE}` lets the nodes "
+        "of all zones share one file. Default: zones do not matter.",
+    )

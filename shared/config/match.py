@@ -1,0 +1,185 @@
+"""The ``match`` of a route: conditions on host, path, method, headers, query, cookies, source."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
+
+from weirgate.shared.config import codes
+from weirgate.shared.config.addresses import Network
+from weirgate.shared.config.base import OneOrMany, Section, Shorthand, refusal
+from weirgate.shared.config.http import (
+    HeaderName,
+    HostPattern,
+    Method,
+    QueryName,
+    Token,
+    UniqueNames,
+)
+
+PATH_FORM = '"/x" (exactly), "/x/*" (it and all below) or {regex: …}'
+MAX_PATTERN = 4096
+Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN)]
+
+
+class PathRegex(Section):
+    """A path pattern that is a regular expression."""
+
+    regex: Pattern = Field(
+        description="Regular expression in Rust's syntax (linear time, no look-around). Anchor it "
+        "with `^` and `$`."
+    )
+
+    @property
+    def kind(self) -> Literal["regex"]:
+        """The kind in the snapshot."""
+        return "regex"
+
+    @property
+    def value(self) -> str:
+        """The value in the snapshot."""
+        return self.regex
+
+
+@dataclass(frozen=True, slots=True)
+class PathText:
+    """``/x`` or ``/x/*``; a prefix has no ``/*`` any more, and ``""`` is every path."""
+
+    kind: Literal["exact", "prefix"]
+    value: str
+
+
+PathPattern = PathText | PathRegex
+
+
+def parse_path(text: str) -> PathText:
+    """Read a path as it is written in the configuration, or refuse it."""
+    prefix = text.endswith("/*")
+    path = text.removesuffix("/*") if prefix else text
+    if not text.startswith("/"):
+        hint = f'did you mean "/{text}"?' if text and text[0].isalnum() else ""
+        raise refusal(codes.PATTERN, PATH_FORM, hint)
+    if "*" in path:
+        hint = "* stands only at the end, behind a /"
+        raise refusal(codes.PATTERN, PATH_FORM, hint)
+    if "?" in path or "#" in path:
+        raise refusal(codes.PATTERN, PATH_FORM, "the query is matched by query: {name: value}")
+    if not path.isascii() or any(c <= " " or c == "\x7f" for c in path):
+        raise refusal(codes.PATTERN, PATH_FORM, "percent-encode what is not printable ASCII")
+    if {".", ".."} & set(path.split("/")):
+        raise refusal(codes.PATTERN, PATH_FORM, "dot segments are resolved before matching")
+    if len(path) > MAX_PATTERN:
+        raise refusal(codes.PATTERN, PATH_FORM, f"at most {MAX_PATTERN} characters")
+    return PathText("prefix" if prefix else "exact", path)
+
+
+def _path(value: Any) -> PathPattern:
+    if isinstance(value, PathText | PathRegex):
+        return value
+    if isinstance(value, str):
+        return parse_path(value)
+    if isinstance(value, dict):
+        return PathRegex.model_validate(value)
+    raise refusal(codes.PATTERN, PATH_FORM)
+
+
+PathItem = Annotated[
+    PathText | PathRegex,
+    PlainValidator(_path),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"regex": {"type": "string"}},
+                    "required": ["regex"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+
+
+class ValueRule(Section):
+    """A condition on one value; a value that is not there fails all but a negated one."""
+
+    exact: Annotated[str, Field(max_length=MAX_PATTERN)] | None = Field(
+        default=None, description="The whole value. A bare string is short for it."
+    )
+    prefix: Pattern | None = Field(default=None, description="How the value begins.")
+    regex: Pattern | None = Field(
+        default=None, description="Regular expression in Rust's syntax; anchor it with `^` and `$`."
+    )
+    present: bool | None = Field(
+        default=None, description="Whether it is there at all. A bare `true` is short for it."
+    )
+    negate: bool = Field(
+        default=False, alias="not", description="Turns the condition round. Absent then matches."
+    )
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        given = [v for v in (self.exact, self.prefix, self.regex, self.present) if v is not None]
+        if len(given) != 1:
+            raise refusal(codes.VALUE_RULE, "exactly one of exact, prefix, regex and present")
+        return self
+
+    @property
+    def kind(self) -> Literal["exact", "prefix", "regex", "present"]:
+        """The kind in the snapshot."""
+        if self.exact is not None:
+            return "exact"
+        if self.prefix is not None:
+            return "prefix"
+        return "regex" if self.regex is not None else "present"
+
+    @property
+    def value(self) -> str:
+        """The value in the snapshot; empty for ``present``."""
+        return self.exact or self.prefix or self.regex or ""
+
+    @property
+    def invert(self) -> bool:
+        """Whether the condition is turned round, ``present: false`` included."""
+        return self.negate != (self.present is False)
+
+
+def _rule(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"exact": value}
+    if isinstance(value, bool):
+        return {"present": value}
+    return value
+
+
+Rule = Annotated[
+    ValueRule, BeforeValidator(_rule), Shorthand({"type": "string"}, {"type": "boolean"})
+]
+
+
+class Match(Section):
+    """All given keys must hold; the entries of a list are alternatives. Empty = every request."""
+
+    host: OneOrMany[HostPattern] = Field(
+        default=(),
+        description="Name without port, or `*.name` for one or more labels in front of it.",
+    )
+    path: OneOrMany[PathItem] = Field(
+        default=(),
+        description="`/x` is exactly that (`/` is the root alone), `/x/*` is `/x` and all below "
+        "it, `/*` is everything, `{regex: …}` is the escape hatch and slower.",
+    )
+    method: OneOrMany[Method] = Field(default=(), description="Upper case. GET is not also HEAD.")
+    header: Annotated[dict[HeaderName, Rule], UniqueNames] = Field(
+        default={}, description="By name: a string (exact), `true` (present) or a condition."
+    )
+    query: dict[QueryName, Rule] = Field(
+        default={}, description="Parameters of the query, as `header`. Case counts."
+    )
+    cookie: dict[Token, Rule] = Field(default={}, description="Cookies, as `header`. Case counts.")
+    source: OneOrMany[Network] = Field(
+        default=(),
+        description="The client's address, after PROXY headers and trusted X-Forwarded-For.",
+    )

@@ -1,0 +1,58 @@
+"""What is wrong with a configuration, where, and what would be right."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from weirgate.shared.errors import WeirgateError
+
+Severity = Literal["error", "warning"]
+PathStep = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding; line and column count from 1, ``hint`` and ``wanted`` may be empty."""
+
+    code: str
+    severity: Severity
+    file: str
+    line: int
+    column: int
+    path: str
+    got: str
+    wanted: str
+    hint: str
+
+    def render(self) -> str:
+        """Return the finding as one line, the way compilers write theirs."""
+        where = f"{self.file}:{self.line}:{self.column}"
+        path = f" {self.path}:" if self.path else ""
+        wanted = f", wanted {self.wanted}" if self.wanted else ""
+        hint = f" (hint: {self.hint})" if self.hint else ""
+        return f"{where}: {self.severity} {self.code}:{path} got {self.got}{wanted}{hint}"
+
+    def as_dict(self) -> dict[str, str | int]:
+        """Return the fields for JSON."""
+        return asdict(self)
+
+
+class ConfigErrors(WeirgateError):  # noqa: N818 - it holds many
+    """A configuration was refused; ``problems`` has everything found, not only the first."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(problem.render() for problem in self.problems))
+
+
+def render_path(path: Sequence[PathStep]) -> str:
+    """Write ``("routes", 3, "match")`` as ``routes[3].match``."""
+    text = ""
+    for step in path:
+        if isinstance(step, int):
+            text += f"[{step}]"
+        elif step and all(c.isalnum() or c in "_-" for c in step):
+            text += f".{step}" if text else step
+        else:
+            text += f'["{step}"]'
+    return text

@@ -1,0 +1,67 @@
+"""When each endpoint is checked: one task per endpoint, one prober per node."""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Sequence
+
+from weirgate.shared.health.check import Target
+from weirgate.shared.health.probe import Result, probe
+
+Addresses = Callable[[str], Sequence[str]]
+Record = Callable[[Target, Result], None]
+
+
+class Prober:
+    """Checks every target at its interval, with jitter so that checks do not march in step.
+
+    At most ``concurrency`` checks are under way at once, which also spreads the first round.
+    """
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        record: Record,
+        *,
+        spread: random.Random | None = None,
+        concurrency: int = 64,
+    ) -> None:
+        self._addresses = addresses
+        self._record = record
+        self._spread = spread or random.Random()  # noqa: S311 - jitter, not a secret
+        self._slots = asyncio.Semaphore(concurrency)
+        self._tasks: dict[Target, asyncio.Task[None]] = {}
+
+    def update(self, targets: Iterable[Target]) -> None:
+        """Check these targets from now on; one that did not change keeps its rhythm."""
+        wanted = set(targets)
+        for target in self._tasks.keys() - wanted:
+            self._tasks.pop(target).cancel()
+        for target in wanted - self._tasks.keys():
+            self._tasks[target] = asyncio.create_task(
+                self._keep_checking(target), name=f"check {target.address}"
+            )
+
+    async def close(self) -> None:
+        """Stop all checks."""
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_checking(self, target: Target) -> None:
+        while True:
+            async with self._slots:
+                result = await self._check(target)
+            self._record(target, result)
+            await asyncio.sleep(self._pause(target))
+
+    async def _check(self, target: Target) -> Result:
+        try:
+            return await probe(target, self._addresses(target.endpoint_id))
+        except Exception as error:  # noqa: BLE001 - a bug met by one endpoint must not stop its checks
+            return Result(f"the check itself failed: {type(error).__name__}: {error}")
+
+    def _pause(self, target: Target) -> float:
+        check = target.check
+        return check.interval * (1 + check.jitter * self._spread.uniform(-1, 1))

@@ -1,0 +1,21 @@
+"""The only door to the Rust extension: every other module takes the data planes from here."""
+
+from weirgate._native import (
+    EdgeDataPlane,
+    GatewayDataPlane,
+    LoadPage,
+    __version__,
+    create_rate_table,
+    reasons,
+    validate,
+)
+
+__all__ = [
+    "EdgeDataPlane",
+    "GatewayDataPlane",
+    "LoadPage",
+    "__version__",
+    "create_rate_table",
+    "reasons",
+    "validate",
+]

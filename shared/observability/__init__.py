@@ -1,0 +1,1 @@
+"""Metrics (``aggregate``, ``prometheus``), the own log (``logs``), the page of ``reasons``."""

@@ -1,0 +1,11 @@
+"""Why a node cannot start."""
+
+from weirgate.shared.errors import WeirgateError
+
+
+class StartError(WeirgateError):
+    """The node cannot start; the text says what to change."""
+
+
+class BindError(StartError):
+    """One or more addresses cannot be listened on; one line for each."""

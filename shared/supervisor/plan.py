@@ -1,0 +1,112 @@
+"""A configuration file made ready to run: loaded, compiled, accepted by the data planes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from weirgate.shared.config import (
+    ConfigErrors,
+    Loaded,
+    Problem,
+    compile_snapshot,
+    load,
+    problems_from_native,
+)
+from weirgate.shared.config.kernel import kernel_warnings
+from weirgate.shared.config.lists import Signature
+from weirgate.shared.supervisor import settings
+from weirgate.shared.supervisor.fleet import InForce
+from weirgate.shared.supervisor.listeners import UDP, Key
+from weirgate.shared.supervisor.settings import Settings
+from weirgate.shared.supervisor.socket_options import SocketOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a file asks for."""
+
+    settings: Settings
+    data: bytes
+    hash: str
+    value: Mapping[str, Any]
+    #: Warnings only: a file with errors has no plan.
+    problems: tuple[Problem, ...]
+    #: Lists of networks that were read, as they were then.
+    lists: Mapping[Path, Signature] = field(default_factory=dict)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings as text."""
+        return tuple(problem.render() for problem in self.problems)
+
+    def keys(self) -> list[Key]:
+        """Return the listening sockets wanted."""
+        return [
+            Key(listener["name"], UDP + bind if listener["protocol"] == "udp" else bind)
+            for listener in self.value["listeners"]
+            for bind in listener["bind"]
+        ]
+
+    def options(self) -> dict[str, SocketOptions]:
+        """Return the options of the listening sockets, by the listener's name."""
+        return {
+            listener["name"]: SocketOptions.of(listener["socket"])
+            for listener in self.value["listeners"]
+        }
+
+    def in_force(self, generation: int) -> InForce:
+        """Return the snapshot under a generation."""
+        return InForce(self.data, self.hash, self.value, generation)
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Reads one file, again and again, under what holds for the supervisor's life."""
+
+    path: Path
+    environ: Mapping[str, str]
+    cookie_secret: str
+    workers: int | None = None
+
+    def plan(self) -> Plan:
+        """Read the file. It blocks for tens of milliseconds: on a running loop use a thread.
+
+        Raises:
+            ConfigErrors: the file is refused, with everything that is wrong.
+        """
+        loaded = load(self.path, self.environ)
+        snapshot = compile_snapshot(loaded, cookie_secret=self.cookie_secret)
+        refused = problems_from_native(loaded, _refusals(snapshot.data))
+        refused += _unsafe_admin(loaded)
+        if refused:
+            raise ConfigErrors(refused)
+        return Plan(
+            settings.read(loaded, workers=self.workers),
+            snapshot.data,
+            snapshot.hash,
+            snapshot.value,
+            (*loaded.warnings, *kernel_warnings(loaded)),
+            snapshot.lists,
+        )
+
+
+def _refusals(snapshot: bytes) -> list[tuple[str, str]]:
+    try:
+        from weirgate.shared import native
+    except ImportError:  # only ``check`` gets by without the data planes
+        return []
+    return native.validate(snapshot)
+
+
+def _unsafe_admin(loaded: Loaded) -> list[Problem]:
+    """Refuse what the schema alone only warns of: an admin API open to others without a token."""
+    if not settings.admin_is_open(loaded.config):
+        return []
+    got = loaded.config.admin.bind
+    wanted = "an address of this host only (127.0.0.1 or [::1]), or admin.token"
+    known = [problem for problem in loaded.warnings if problem.path == "admin.bind"]
+    if known:
+        return [replace(known[0], severity="error")]
+    file = str(loaded.path)
+    return [Problem("", "error", file, 1, 1, "admin.bind", got, wanted, "")]
