@@ -1,0 +1,19 @@
+//! Any bytes as a PROXY header: a verdict on a prefix is never taken back.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use weirgate_shared::proxy_header::{Parsed, parse};
+
+fuzz_target!(|input: &[u8]| {
+    let whole = parse(input);
+    if let Parsed::Complete { length, .. } = whole {
+        assert!(length <= input.len());
+        assert_eq!(parse(&input[..length]), whole);
+    }
+    for end in 0..input.len().min(64) {
+        match parse(&input[..end]) {
+            Parsed::Incomplete => {}
+            verdict => assert_eq!(verdict, whole, "after {end} bytes"),
+        }
+    }
+});
