@@ -1,0 +1,1 @@
+"""Tests: unit, property, golden, conformance, integration and chaos; ``support`` serves them."""

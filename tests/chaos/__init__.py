@@ -1,0 +1,1 @@
+"""Tests that kill things under load and count who noticed."""

@@ -1,0 +1,1 @@
+"""Real origins, a real Weirgate, a strict wire client, certificates, peers and load."""
