@@ -93,6 +93,10 @@ async def test_a_counted_answer_ends_the_session_and_its_log_line_tells(site: Si
         entry = await site.weirgate.access.wait_for(lambda e: e.get("listener") == "dns")
     assert (entry["protocol"], entry["datagrams_in"], entry["datagrams_out"]) == ("udp", 1, 1)
     assert (entry["bytes_in"], entry["moves"], entry["reason"]) == (len(b"question"), 0, "")
+    assert entry["bytes_out"] == len(b"question") + len(
+        b"%d:" % int(entry["endpoint"].split(":")[1])
+    )
+    assert entry["closed_by"] == "endpoint"
 
 
 async def test_an_idle_session_ends(site: Site) -> None:
@@ -100,6 +104,7 @@ async def test_an_idle_session_ends(site: Site) -> None:
         await client.ask(b"x")
         entry = await site.weirgate.access.wait_for(lambda e: e.get("listener") == "brief")
         assert entry["total_us"] >= 300_000
+        assert (entry["closed_by"], entry["reason"]) == ("idle", "")
         await client.ask(b"a new session")
 
 
@@ -124,7 +129,7 @@ async def test_when_full_the_longest_idle_ends_but_no_active_one(site: Site) -> 
         answer = await eventually(replaced, what="room for the third")
         assert answer.endswith(b":3")
         entry = await site.weirgate.access.wait_for(lambda e: e["reason"] == "session_evicted")
-        assert entry["bytes_in"] == 1
+        assert (entry["bytes_in"], entry["closed_by"]) == (1, "weirgate")
         await second.ask(b"never ended")
 
 

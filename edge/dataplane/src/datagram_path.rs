@@ -18,6 +18,7 @@ use weirgate_shared::reason::Reason;
 
 use crate::config::Listener;
 use crate::datagrams::{Datagrams, Door};
+use crate::insight::ClosedBy;
 use crate::sessions::Session;
 
 /// Batches taken from a listening socket before others get their turn.
@@ -148,7 +149,7 @@ impl Datagrams {
             Move::Nowhere => pool.has(&known.endpoint).then_some(session),
             Move::NewSocket => {
                 let (client, local) = (known.client, known.local);
-                self.end(door, session, None);
+                self.end(door, session, ClosedBy::Weirgate, None);
                 self.open(number, door, listener, client, local).ok()
             }
         }
@@ -243,7 +244,7 @@ impl Datagrams {
     fn make_room(&self, door: &mut Door) -> bool {
         match door.sessions.oldest() {
             Some((oldest, seen_ms)) if seen_ms + ACTIVE_MS <= clock::coarse_ms() => {
-                self.end(door, oldest, Some(Reason::SessionEvicted));
+                self.end(door, oldest, ClosedBy::Weirgate, Some(Reason::SessionEvicted));
                 true
             }
             _ => false,
@@ -293,7 +294,7 @@ impl Datagrams {
         let finished = counted && session.outstanding == 0;
         door.sessions.touch(session_number, clock::coarse_ms());
         if finished {
-            self.end(door, session_number, None);
+            self.end(door, session_number, ClosedBy::Endpoint, None);
         }
     }
 

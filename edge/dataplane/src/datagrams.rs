@@ -15,13 +15,13 @@ use weirgate_shared::clock;
 use weirgate_shared::deadline::TICK_MS;
 use weirgate_shared::endpoint::EndpointRegistry;
 use weirgate_shared::metrics::Families;
-use weirgate_shared::net::{BATCH, DatagramBatch, Destination, Poller, coalesce, tell_destination};
+use weirgate_shared::net::{BATCH, DatagramBatch, Destination, PathFacts, Poller, coalesce, tell_destination};
 use weirgate_shared::poll_thread::{PollWorker, Wait};
 use weirgate_shared::reason::Reason;
 use weirgate_shared::snapshot::{EndpointReport, OnDown, Snapshot};
 
 use crate::config::{Config, Side};
-use crate::insight::{self, DatagramCounts, StreamRecord};
+use crate::insight::{self, ClosedBy, DatagramCounts, StreamRecord};
 use crate::listener::{Commons, Listeners, Slot};
 use crate::opening::Opening;
 use crate::plane::open_log;
@@ -152,7 +152,7 @@ impl Datagrams {
             let doors = Rc::clone(&self.doors);
             for door in doors.borrow_mut().values_mut() {
                 for number in door.sessions.of(&endpoint) {
-                    self.end(door, number, Some(reason));
+                    self.end(door, number, ClosedBy::Weirgate, Some(reason));
                 }
             }
         }
@@ -177,7 +177,7 @@ impl Datagrams {
         self.log.lost()
     }
 
-    pub(crate) fn end(&self, door: &mut Door, number: u32, reason: Option<Reason>) {
+    pub(crate) fn end(&self, door: &mut Door, number: u32, closed_by: ClosedBy, reason: Option<Reason>) {
         let Some(session) = door.sessions.remove(number) else { return };
         let listener = door.slot.listener();
         let total_us = clock::monotonic_us() - session.started_us;
@@ -195,7 +195,10 @@ impl Datagrams {
             bytes_in: session.bytes_in,
             bytes_out: session.bytes_out,
             connect_us: 0,
+            first_byte_us: 0,
             total_us,
+            paths: <(PathFacts, PathFacts)>::default(),
+            closed_by,
             reason,
             datagrams: Some(DatagramCounts {
                 sent: session.datagrams_out,
@@ -208,7 +211,7 @@ impl Datagrams {
 
     fn end_all(&self, door: &mut Door, reason: Option<Reason>) {
         for number in door.sessions.numbers() {
-            self.end(door, number, reason);
+            self.end(door, number, ClosedBy::Weirgate, reason);
         }
     }
 
@@ -230,7 +233,7 @@ impl Datagrams {
                 if idle_ms == 0 || now < seen_ms + idle_ms {
                     break;
                 }
-                self.end(door, oldest, None);
+                self.end(door, oldest, ClosedBy::Idle, None);
             }
         }
         self.log.flush();

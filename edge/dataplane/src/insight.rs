@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use weirgate_shared::access_log::{AccessLog, Format, push_number_field, push_text_field};
 use weirgate_shared::connection_id::ConnectionId;
 use weirgate_shared::metrics::{Counter, Families, Histogram, Kind};
+use weirgate_shared::net::PathFacts;
 use weirgate_shared::reason::Reason;
 use weirgate_shared::snapshot::{self, Protocol};
 
@@ -28,6 +29,8 @@ pub(crate) struct ListenerStats {
     pub(crate) datagrams_in: Counter,
     pub(crate) datagrams_out: Counter,
     dropped: RefCell<FxHashMap<&'static str, u64>>,
+    /// Segments sent again on relayed streams that have ended: to clients, to endpoints.
+    pub(crate) retransmits: (Counter, Counter),
 }
 
 impl ListenerStats {
@@ -52,6 +55,27 @@ pub(crate) struct HandoffStats {
     pub(crate) stalled: Counter,
 }
 
+/// Who ended a stream or session first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClosedBy {
+    Client,
+    Endpoint,
+    Weirgate,
+    /// A UDP session that nobody used any more.
+    Idle,
+}
+
+impl ClosedBy {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Client => b"client",
+            Self::Endpoint => b"endpoint",
+            Self::Weirgate => b"weirgate",
+            Self::Idle => b"idle",
+        }
+    }
+}
+
 /// One relayed stream, for its log line.
 pub(crate) struct StreamRecord<'a> {
     pub(crate) id: ConnectionId,
@@ -63,7 +87,12 @@ pub(crate) struct StreamRecord<'a> {
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) connect_us: u64,
+    /// From the accept to the endpoint's first byte; 0 = there was none.
+    pub(crate) first_byte_us: u64,
     pub(crate) total_us: u64,
+    /// What the kernel knows of the paths to the client and to the endpoint.
+    pub(crate) paths: (PathFacts, PathFacts),
+    pub(crate) closed_by: ClosedBy,
     pub(crate) reason: Option<Reason>,
     /// `Some` = a UDP session.
     pub(crate) datagrams: Option<DatagramCounts>,
@@ -92,7 +121,10 @@ impl<'a> StreamRecord<'a> {
             bytes_in: 0,
             bytes_out: 0,
             connect_us: 0,
+            first_byte_us: 0,
             total_us: 0,
+            paths: <(PathFacts, PathFacts)>::default(),
+            closed_by: ClosedBy::Weirgate,
             reason: None,
             datagrams: None,
         }
@@ -124,7 +156,15 @@ impl<'a> StreamRecord<'a> {
             push_number_field(out, "bytes_in", self.bytes_in);
             push_number_field(out, "bytes_out", self.bytes_out);
             match &self.datagrams {
-                None => push_number_field(out, "connect_us", self.connect_us),
+                None => {
+                    push_number_field(out, "connect_us", self.connect_us);
+                    push_number_field(out, "first_byte_us", self.first_byte_us);
+                    let (client, endpoint) = self.paths;
+                    push_number_field(out, "client_rtt_us", client.round_trip_us.into());
+                    push_number_field(out, "client_retransmits", client.retransmits.into());
+                    push_number_field(out, "endpoint_rtt_us", endpoint.round_trip_us.into());
+                    push_number_field(out, "endpoint_retransmits", endpoint.retransmits.into());
+                }
                 Some(datagrams) => {
                     push_number_field(out, "datagrams_in", datagrams.received);
                     push_number_field(out, "datagrams_out", datagrams.sent);
@@ -132,6 +172,7 @@ impl<'a> StreamRecord<'a> {
                 }
             }
             push_number_field(out, "total_us", self.total_us);
+            push_text_field(out, "closed_by", self.closed_by.name());
             push_text_field(out, "reason", self.reason.map_or("", Reason::code).as_bytes());
             out.push(b'}');
         });
@@ -185,6 +226,24 @@ pub(crate) fn listener_metrics<'a>(
         "weirgate_edge_stream_duration_seconds",
         "How long relayed streams lasted.",
         listeners.map(|(name, stats)| (vec![("listener", name)], &stats.duration)).filter(|(_, h)| h.count() > 0),
+    );
+}
+
+/// The families that only listeners of relayed streams have.
+pub(crate) fn stream_metrics<'a>(
+    families: &mut Families,
+    listeners: impl Iterator<Item = (&'a str, &'a ListenerStats)>,
+) {
+    let retransmits = listeners.flat_map(|(name, stats)| {
+        let (clients, endpoints) = &stats.retransmits;
+        [("client", clients), ("endpoint", endpoints)]
+            .map(|(side, count)| (vec![("listener", name), ("side", side)], count.value()))
+    });
+    families.numbers(
+        "weirgate_edge_retransmits_total",
+        Kind::Counter,
+        "TCP segments sent again to clients and endpoints, counted when a relayed stream ends.",
+        retransmits.collect::<Vec<_>>(),
     );
 }
 

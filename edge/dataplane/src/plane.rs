@@ -182,6 +182,7 @@ impl Edge {
 
     fn metrics(&self, mut families: Families, other_lost: u64) -> Vec<u8> {
         insight::listener_metrics(&mut families, self.listeners.borrow().stats());
+        insight::stream_metrics(&mut families, self.listeners.borrow().stats());
         insight::log_metrics(&mut families, &self.name, other_lost + self.log.borrow().lost());
         families.into_json()
     }

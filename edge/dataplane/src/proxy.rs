@@ -10,12 +10,12 @@ use weirgate_shared::clock;
 use weirgate_shared::connect::connect_endpoint;
 use weirgate_shared::deadline::Deadline;
 use weirgate_shared::endpoint::OpenConnection;
-use weirgate_shared::net::{AcceptError, accept, close_with_reset, is_readable, watch_readable};
+use weirgate_shared::net::{AcceptError, accept, close_with_reset, is_readable, path_facts, watch_readable};
 use weirgate_shared::pool::Pool;
 use weirgate_shared::reason::Reason;
-use weirgate_shared::relay::{End, relay};
+use weirgate_shared::relay::{End, Side, relay};
 
-use crate::insight::StreamRecord;
+use crate::insight::{ClosedBy, StreamRecord};
 use crate::introduction::Introduction;
 use crate::listener::{Arrival, Slot};
 use crate::plane::Edge;
@@ -108,6 +108,15 @@ pub(crate) async fn relay_stream(edge: Rc<Edge>, slot: Rc<Slot>, visit: Visit, h
                     record.bytes_in = outcome.forth.saturating_sub(first.header_bytes);
                     record.bytes_out = outcome.back;
                     record.reason = end_reason(outcome.end, edge.closing.get());
+                    record.first_byte_us = outcome.first_back_us.map_or(0, |at_us| at_us - visit.accepted_us);
+                    record.closed_by = match outcome.ended_first {
+                        Some(Side::First) => ClosedBy::Client,
+                        Some(Side::Second) => ClosedBy::Endpoint,
+                        None => ClosedBy::Weirgate,
+                    };
+                    record.paths = (path_facts(client.as_fd()), path_facts(upstream.as_fd()));
+                    stats.retransmits.0.add(record.paths.0.retransmits.into());
+                    stats.retransmits.1.add(record.paths.1.retransmits.into());
                     if let Some(reason) = tie.broken(&deadline, outcome.end, edge.closing.get()) {
                         close_with_reset(client.as_fd());
                         close_with_reset(upstream.as_fd());
@@ -118,7 +127,10 @@ pub(crate) async fn relay_stream(edge: Rc<Edge>, slot: Rc<Slot>, visit: Visit, h
                         endpoint.answered();
                     }
                 }
-                Err(_) => record.reason = Some(Reason::ClientGone),
+                Err(_) => {
+                    record.reason = Some(Reason::ClientGone);
+                    record.closed_by = ClosedBy::Client;
+                }
             }
         }
         Err(reason) => {

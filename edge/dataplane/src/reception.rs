@@ -15,7 +15,7 @@ use weirgate_shared::reason::Reason;
 
 use crate::admit::Admitted;
 use crate::config::Listener;
-use crate::insight::StreamRecord;
+use crate::insight::{ClosedBy, StreamRecord};
 use crate::listener::{Arrival, Slot};
 use crate::opening::{Opening, refuse_name};
 use crate::plane::Edge;
@@ -112,6 +112,7 @@ fn tell(edge: &Edge, slot: &Slot, visit: &Visit, reason: Reason) {
     slot.stats.refuse(reason);
     let record = StreamRecord {
         reason: Some(reason),
+        closed_by: if reason == Reason::ClientGone { ClosedBy::Client } else { ClosedBy::Weirgate },
         total_us: clock::monotonic_us() - visit.accepted_us,
         ..StreamRecord::of(visit)
     };

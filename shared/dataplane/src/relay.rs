@@ -40,6 +40,15 @@ pub enum End {
     SecondReset,
 }
 
+/// One of the two streams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The first one.
+    First,
+    /// The second one.
+    Second,
+}
+
 /// What a relay moved.
 #[derive(Debug, Clone, Copy)]
 pub struct Outcome {
@@ -52,6 +61,10 @@ pub struct Outcome {
     /// When the second stream ended (`CLOCK_MONOTONIC`, µs), if it had not sent a byte and the first was
     /// still open: nobody asked it to.
     pub hung_up_us: Option<u64>,
+    /// When the first byte of the second stream came (`CLOCK_MONOTONIC`, µs).
+    pub first_back_us: Option<u64>,
+    /// Who was first to end, be it by half-close or reset.
+    pub ended_first: Option<Side>,
 }
 
 /// A stream that can be relayed.
@@ -101,7 +114,7 @@ pub async fn relay<A: Stream, B: Stream>(
 ) -> Outcome {
     let mut up = Direction::starting_with(forth);
     let mut down = Direction::starting_with(back);
-    let mut hung_up_us = None;
+    let (mut hung_up_us, mut first_back_us, mut ended_first) = (None, None, None);
     idle.set(idle_ms);
     let end = poll_fn(|context| {
         let before = (up.bytes, down.bytes, up.in_pipe, down.in_pipe, up.sent, down.sent);
@@ -110,8 +123,17 @@ pub async fn relay<A: Stream, B: Stream>(
         if before != (up.bytes, down.bytes, up.in_pipe, down.in_pipe, up.sent, down.sent) {
             idle.set(idle_ms);
         }
+        if first_back_us.is_none() && down.bytes > 0 {
+            first_back_us = Some(clock::monotonic_us());
+        }
         let broken =
             matches!(forth, Poll::Ready(Err(Failure::Sink))) || matches!(back, Poll::Ready(Err(Failure::Source)));
+        if ended_first.is_none() {
+            let first = up.ended
+                || matches!(forth, Poll::Ready(Err(Failure::Source)))
+                || matches!(back, Poll::Ready(Err(Failure::Sink)));
+            ended_first = first.then_some(Side::First).or((down.ended || broken).then_some(Side::Second));
+        }
         if hung_up_us.is_none() && down.bytes == 0 && !up.ended && (down.ended || broken) {
             hung_up_us = Some(clock::monotonic_us());
         }
@@ -133,7 +155,7 @@ pub async fn relay<A: Stream, B: Stream>(
         End::SecondReset => close_with_reset(first.socket().as_fd()),
         End::Finished | End::Idle => {}
     }
-    Outcome { forth: up.bytes, back: down.bytes, end, hung_up_us }
+    Outcome { forth: up.bytes, back: down.bytes, end, hung_up_us, first_back_us, ended_first }
 }
 
 impl Direction {

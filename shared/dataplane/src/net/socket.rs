@@ -96,6 +96,38 @@ pub fn take_error(socket: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&socket).take_error()?.map_or(Ok(()), Err)
 }
 
+/// What the kernel has learnt of a TCP connection's path (`TCP_INFO`, tcp(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PathFacts {
+    /// The smoothed round-trip time in µs; 0 = none was measured.
+    pub round_trip_us: u32,
+    /// Segments sent again, of the whole connection.
+    pub retransmits: u32,
+}
+
+/// The facts of a connection, also of one that was reset; none of a Unix socket.
+#[must_use]
+pub fn path_facts(socket: BorrowedFd<'_>) -> PathFacts {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    // SAFETY: `info` has room for `length` bytes; both outlive the call. A kernel with a longer form cuts it.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result < 0 {
+        return PathFacts::default();
+    }
+    // SAFETY: plain numbers, for which zero is valid; the kernel filled the first `length` bytes.
+    let info = unsafe { info.assume_init() };
+    PathFacts { round_trip_us: info.tcpi_rtt, retransmits: info.tcpi_total_retrans }
+}
+
 /// Close with a reset instead of a FIN, as the other side's reset has to be carried across.
 pub fn close_with_reset(socket: BorrowedFd<'_>) {
     let _ = SockRef::from(&socket).set_linger(Some(std::time::Duration::ZERO));
