@@ -115,11 +115,11 @@ def _check_introduced_pools(validated: Validated, report: Report) -> None:
             report.add(codes.POOL_PROXY, ("routes", index, "pool"), got=got, wanted=wanted)
     for name, listener in validated.config.listeners.items():
         pool = pools.get(listener.pool or "")
-        if listener.protocol == "udp" and pool is not None and pool.proxy_protocol != "off":
+        if listener.protocol == "udp" and pool is not None and pool.proxy_protocol == "v1":
             got = f"{describe(listener.pool)}, a pool with proxy_protocol: {pool.proxy_protocol}"
             where = ("listeners", name, "pool")
-            wanted = "a pool without proxy_protocol: datagrams do not carry it yet"
-            report.add(codes.POOL_PROXY, where, got=got, wanted=wanted)
+            wanted = "a pool with proxy_protocol: v2: version 1 has no form for datagrams"
+            report.add(codes.POOL_PROXY, where, got=got, wanted=wanted, hint="write v2, or off")
     for name, pool in pools.items():
         if pool.proxy_protocol != "off" and pool.tls is not None:
             path = ("pools", name, "proxy_protocol")

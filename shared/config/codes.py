@@ -346,11 +346,13 @@ TERMINATE = _code(
 )
 POOL_PROXY = _code(
     "072",
-    "PROXY header to a pool that routes use, or that speaks TLS",
+    "PROXY header to a pool that cannot carry it",
     "A PROXY header introduces one client for a whole connection, but a gateway sends the requests "
     "of many clients over one connection. Whoever read the header would take all for the first. "
-    "For the same reason it does not go with `tls`, which only routes can use.",
-    "Read X-Forwarded-For or Forwarded there, or make a pool of its own for tcp and tls listeners.",
+    "For the same reason it does not go with `tls`, which only routes can use. On the pool of a "
+    "udp listener it stands in front of each datagram, for which only version 2 has a form.",
+    "Read X-Forwarded-For or Forwarded there, or make a pool of its own for the listeners of "
+    "layer 4; for udp, write `v2`.",
 )
 
 # Files that are embedded

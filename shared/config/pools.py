@@ -303,10 +303,11 @@ class Pool(Section):
     proxy_protocol: Literal["off", "v1", "v2"] = Field(
         default="off",
         description="Tell the endpoints who the client is, by a PROXY header in front of each "
-        "connection. Of `tcp` and `tls` listeners only: a route's connections serve many clients. "
-        "`v2` also tells the connection id (UNIQUE_ID), the server name (AUTHORITY) and the "
-        "protocol (ALPN) where they are known, with a checksum. Checks send a header, too. The "
-        "endpoints must expect one, and must take it from Weirgate only.",
+        "connection, or (`udp`, `v2` only) of each datagram, which makes it 28 bytes longer, 52 "
+        "with IPv6. Not for routes, whose connections serve many clients. On streams `v2` also "
+        "tells the connection id (UNIQUE_ID), the server name (AUTHORITY) and the protocol (ALPN) "
+        "where they are known, with a checksum. Checks send a header, too. The endpoints must "
+        "expect one, and must take it from Weirgate only.",
     )
     health: Annotated[Health | None, BeforeValidator(_off), Shorthand({"const": "off"})] = Field(
         default=None,

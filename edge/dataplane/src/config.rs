@@ -10,7 +10,7 @@ use weirgate_shared::cidr::CidrSet;
 use weirgate_shared::endpoint::EndpointRegistry;
 use weirgate_shared::handoff::listener_key;
 use weirgate_shared::pool::Pool;
-use weirgate_shared::snapshot::{self, DefaultTarget, Protocol, Snapshot, SnapshotError};
+use weirgate_shared::snapshot::{self, DefaultTarget, Protocol, ProxyProtocol, Snapshot, SnapshotError};
 
 use crate::server_names::ServerNames;
 
@@ -86,7 +86,11 @@ impl Config {
                 (Protocol::Http, None, None) => (None, None),
                 (Protocol::Tcp | Protocol::Udp, Some(name), None) => {
                     let pool = pools.get(name.as_str()).cloned();
-                    (Some(pool.ok_or_else(|| SnapshotError::value(at("pool"), "no such pool"))?), None)
+                    let pool = pool.ok_or_else(|| SnapshotError::value(at("pool"), "no such pool"))?;
+                    if side == Side::Datagrams && pool.settings.proxy_protocol == ProxyProtocol::V1 {
+                        return Err(SnapshotError::value(at("pool"), "with proxy_protocol v1, which knows TCP only"));
+                    }
+                    (Some(pool), None)
                 }
                 (Protocol::Tls, None, Some(names)) => {
                     let unknown =

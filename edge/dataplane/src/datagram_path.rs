@@ -5,16 +5,20 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use weirgate_shared::balance::{Choice, Random};
+use weirgate_shared::cidr::canonical;
 use weirgate_shared::clock;
 use weirgate_shared::connection_id::ConnectionId;
 use weirgate_shared::endpoint::{Health, connect_reason};
 use weirgate_shared::net::{BATCH, Destination, coalesce, connect_datagram, reconnect_datagram};
 use weirgate_shared::pool::Pool;
+use weirgate_shared::proxy_header_write::datagram_header;
 use weirgate_shared::reason::Reason;
+use weirgate_shared::snapshot::ProxyProtocol;
 
 use crate::config::Listener;
 use crate::datagrams::{Datagrams, Door};
@@ -106,30 +110,59 @@ impl Datagrams {
                 None => return stats.drop_datagrams(Reason::NoEndpoint, datagrams),
             }
         }
-        let mut at = from;
+        self.pass_on(number, door, &listener, pool, found, from..end);
+    }
+
+    /// Send the datagrams of some slots to their session's endpoint, or to another one when that is not there.
+    fn pass_on(
+        &mut self,
+        number: u32,
+        door: &mut Door,
+        listener: &Rc<Listener>,
+        pool: &Pool,
+        mut found: u32,
+        slots: Range<usize>,
+    ) {
+        let stats = Rc::clone(&door.slot.stats);
+        let introduced = pool.settings.proxy_protocol != ProxyProtocol::Off;
         let mut tries = pool.settings.retries;
-        while at < end {
+        // The slot, and within it the number of the datagram where each is sent by itself.
+        let (mut at, mut within) = (slots.start, 0);
+        while at < slots.end {
             let Some(session) = door.sessions.get_mut(found) else { return };
-            let mut slots = [(0, Destination::default()); BATCH];
-            for (place, slot) in slots.iter_mut().zip(at..end) {
-                place.0 = slot;
-            }
-            let Err(error) = self.batch.send(session.socket.as_fd(), &slots[..end - at]).map(|sent| at += sent.max(1))
-            else {
-                continue;
+            let sent = if introduced {
+                session.introduce(door.slot.local);
+                self.batch.send_prefixed(session.socket.as_fd(), at, within, &session.introduction).map(|sent| {
+                    (at, within) = self.beyond(at, within + sent.max(1));
+                })
+            } else {
+                let mut places = [(0, Destination::default()); BATCH];
+                for (place, slot) in places.iter_mut().zip(at..slots.end) {
+                    place.0 = slot;
+                }
+                self.batch.send(session.socket.as_fd(), &places[..slots.end - at]).map(|sent| at += sent.max(1))
             };
+            let Err(error) = sent else { continue };
             // A refusal is of an earlier datagram, and this one was not sent: it goes elsewhere.
             let reason = failure(&error);
             if matches!(reason, Reason::ConnectRefused | Reason::ConnectFailed) {
                 failed(pool, session, reason);
                 if tries > 0 {
                     tries -= 1;
-                    match self.rehome(number, door, &listener, found) {
+                    match self.rehome(number, door, listener, found) {
                         Some(session) => found = session,
-                        None => return stats.drop_datagrams(Reason::NoEndpoint, datagrams),
+                        None => {
+                            let left: u64 = (at..slots.end).map(|slot| self.batch.datagram(slot).1.count()).sum();
+                            return stats.drop_datagrams(Reason::NoEndpoint, left - within);
+                        }
                     }
                     continue;
                 }
+            }
+            if introduced {
+                stats.drop_datagrams(reason, 1);
+                (at, within) = self.beyond(at, within + 1);
+                continue;
             }
             let received = self.batch.datagram(at).1;
             if received.segment_bytes == 0 || !self.batch.send_apart(session.socket.as_fd(), at, Destination::default())
@@ -138,6 +171,11 @@ impl Datagrams {
             }
             at += 1;
         }
+    }
+
+    /// Where datagram `within` of the slot `at` is, once that slot may be done.
+    fn beyond(&self, at: usize, within: u64) -> (usize, u64) {
+        if within < self.batch.datagram(at).1.count() { (at, within) } else { (at + 1, 0) }
     }
 
     /// Let a session go to another endpoint, if there is one. `None` = it has none at all.
@@ -233,6 +271,7 @@ impl Datagrams {
                 moves: 0,
                 outstanding: 0,
                 burst: 1,
+                introduction: Vec::new(),
             };
             door.sessions.insert(session, clock::coarse_ms());
             return Ok(session_number);
@@ -331,6 +370,17 @@ fn pick(pool: &Pool, tried: &[usize], client: SocketAddr, random: &Random) -> Re
         !tried.contains(&index) && (limit == 0 || pool.members[index].endpoint.connections.get() < limit)
     };
     pool.pick(&allowed, &Choice { random, client })
+}
+
+impl Session {
+    /// Know the PROXY header in front of its datagrams: `bound` is where its listener is.
+    fn introduce(&mut self, bound: SocketAddr) {
+        if self.introduction.is_empty() {
+            let plain = |ip, port| SocketAddr::new(canonical(ip), port);
+            let asked = plain(self.local.unwrap_or(bound.ip()), bound.port());
+            self.introduction = datagram_header(plain(self.client.ip(), self.client.port()), asked);
+        }
+    }
 }
 
 /// The session's endpoint is not there.

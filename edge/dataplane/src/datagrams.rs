@@ -197,7 +197,8 @@ impl Datagrams {
             connect_us: 0,
             first_byte_us: 0,
             total_us,
-            paths: <(PathFacts, PathFacts)>::default(),
+            client_path: PathFacts::default(),
+            endpoint_path: None,
             closed_by,
             reason,
             datagrams: Some(DatagramCounts {

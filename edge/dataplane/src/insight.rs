@@ -90,8 +90,10 @@ pub(crate) struct StreamRecord<'a> {
     /// From the accept to the endpoint's first byte; 0 = there was none.
     pub(crate) first_byte_us: u64,
     pub(crate) total_us: u64,
-    /// What the kernel knows of the paths to the client and to the endpoint.
-    pub(crate) paths: (PathFacts, PathFacts),
+    /// What the kernel knew of the path to the client.
+    pub(crate) client_path: PathFacts,
+    /// And to the endpoint, where the stream was long enough to ask.
+    pub(crate) endpoint_path: Option<PathFacts>,
     pub(crate) closed_by: ClosedBy,
     pub(crate) reason: Option<Reason>,
     /// `Some` = a UDP session.
@@ -123,7 +125,8 @@ impl<'a> StreamRecord<'a> {
             connect_us: 0,
             first_byte_us: 0,
             total_us: 0,
-            paths: <(PathFacts, PathFacts)>::default(),
+            client_path: PathFacts::default(),
+            endpoint_path: None,
             closed_by: ClosedBy::Weirgate,
             reason: None,
             datagrams: None,
@@ -159,11 +162,12 @@ impl<'a> StreamRecord<'a> {
                 None => {
                     push_number_field(out, "connect_us", self.connect_us);
                     push_number_field(out, "first_byte_us", self.first_byte_us);
-                    let (client, endpoint) = self.paths;
-                    push_number_field(out, "client_rtt_us", client.round_trip_us.into());
-                    push_number_field(out, "client_retransmits", client.retransmits.into());
-                    push_number_field(out, "endpoint_rtt_us", endpoint.round_trip_us.into());
-                    push_number_field(out, "endpoint_retransmits", endpoint.retransmits.into());
+                    push_number_field(out, "client_rtt_us", self.client_path.round_trip_us.into());
+                    push_number_field(out, "client_retransmits", self.client_path.retransmits.into());
+                    if let Some(path) = self.endpoint_path {
+                        push_number_field(out, "endpoint_rtt_us", path.round_trip_us.into());
+                        push_number_field(out, "endpoint_retransmits", path.retransmits.into());
+                    }
                 }
                 Some(datagrams) => {
                     push_number_field(out, "datagrams_in", datagrams.received);

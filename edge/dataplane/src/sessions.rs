@@ -36,6 +36,8 @@ pub(crate) struct Session {
     pub(crate) outstanding: u64,
     /// Datagrams to ask the kernel for at once: doubled while it has as many.
     pub(crate) burst: usize,
+    /// The PROXY header in front of each datagram for the endpoint; empty until one is wanted.
+    pub(crate) introduction: Vec<u8>,
 }
 
 struct Slot {
@@ -181,6 +183,7 @@ mod tests {
             moves: 0,
             outstanding: 0,
             burst: 1,
+            introduction: Vec::new(),
         }
     }
 

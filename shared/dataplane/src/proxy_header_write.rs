@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use crate::proxy_header::{TLV_CRC32C, V2_SIGNATURE, crc32c};
 use crate::snapshot::ProxyProtocol;
 
+const STREAM: u8 = 1;
+const DATAGRAM: u8 = 2;
 const TLV_ALPN: u8 = 0x01;
 const TLV_AUTHORITY: u8 = 0x02;
 const TLV_UNIQUE_ID: u8 = 0x05;
@@ -55,31 +57,53 @@ impl Introduction<'_> {
     /// §2.2. The checksum comes last and is over everything before it, and over itself as zero.
     fn write_v2(&self, out: &mut Vec<u8>) {
         let start = out.len();
-        out.extend_from_slice(V2_SIGNATURE);
-        let addresses = self.addresses.map(one_family);
-        // A relayed connection is never LOCAL, even when its addresses cannot be told.
-        let family = match addresses {
-            None => 0x00,
-            Some((client, _)) if client.is_ipv4() => 0x11,
-            Some(_) => 0x21,
-        };
-        out.extend_from_slice(&[0x21, family, 0, 0]);
-        if let Some((client, destination)) = addresses {
-            push_ip(out, client.ip());
-            push_ip(out, destination.ip());
-            out.extend_from_slice(&client.port().to_be_bytes());
-            out.extend_from_slice(&destination.port().to_be_bytes());
-        }
+        push_start(out, STREAM, self.addresses);
         push_tlv(out, TLV_UNIQUE_ID, self.unique_id);
         push_tlv(out, TLV_AUTHORITY, self.authority.unwrap_or_default().as_bytes());
         push_tlv(out, TLV_ALPN, self.alpn.unwrap_or_default());
         push_tlv(out, TLV_CRC32C, &[0; 4]);
-        let length = (out.len() - start - 16) as u16; // four values at most, each bounded
-        out[start + 14..start + 16].copy_from_slice(&length.to_be_bytes());
+        put_length(&mut out[start..]);
         let checksum = crc32c(out[start..].iter().copied());
         let end = out.len();
         out[end - 4..].copy_from_slice(&checksum.to_be_bytes());
     }
+}
+
+/// The header in front of a datagram: version 2, since version 1 knows TCP only.
+///
+/// The addresses and nothing else: each datagram carries it, and must still fit into its path's packets.
+/// UDP's own checksum covers it.
+#[must_use]
+pub fn datagram_header(client: SocketAddr, destination: SocketAddr) -> Vec<u8> {
+    let mut out = Vec::with_capacity(52);
+    push_start(&mut out, DATAGRAM, Some((client, destination)));
+    put_length(&mut out);
+    out
+}
+
+/// Signature, command, family, a length still to be put in, and the addresses.
+fn push_start(out: &mut Vec<u8>, transport: u8, addresses: Option<(SocketAddr, SocketAddr)>) {
+    out.extend_from_slice(V2_SIGNATURE);
+    let addresses = addresses.map(one_family);
+    // What is relayed is never LOCAL, even when its addresses cannot be told.
+    let family = match addresses {
+        None => 0x00,
+        Some((client, _)) if client.is_ipv4() => 0x10 | transport,
+        Some(_) => 0x20 | transport,
+    };
+    out.extend_from_slice(&[0x21, family, 0, 0]);
+    if let Some((client, destination)) = addresses {
+        push_ip(out, client.ip());
+        push_ip(out, destination.ip());
+        out.extend_from_slice(&client.port().to_be_bytes());
+        out.extend_from_slice(&destination.port().to_be_bytes());
+    }
+}
+
+/// Put in how much follows the first 16 bytes.
+fn put_length(header: &mut [u8]) {
+    let length = (header.len() - 16) as u16; // four values at most, each bounded
+    header[14..16].copy_from_slice(&length.to_be_bytes());
 }
 
 /// Both as IPv4, or both as IPv6: a header has one family.
@@ -145,6 +169,35 @@ mod tests {
         let v2 = header(ProxyProtocol::V2, &nothing);
         assert_eq!((&v2[12..16], v2.len()), (&[0x21, 0, 0, 7][..], 23));
         assert!(matches!(parse(&v2), Parsed::Complete { length: 23, addresses: None }));
+    }
+
+    #[test]
+    fn a_datagram_s_header_is_its_addresses_and_no_more() {
+        let v4 = ("192.0.2.1:5", "198.51.100.2:443");
+        let v6 = ("[2001:db8::1]:65535", "[2001:db8::2]:1");
+        let mixed = ("192.0.2.1:5", "[2001:db8::2]:1");
+        let rows: [(_, &[&[u8]]); 3] = [
+            (v4, &[&[0x21, 0x12, 0, 12, 192, 0, 2, 1, 198, 51, 100, 2, 0, 5, 1, 0xbb]]),
+            (
+                v6,
+                &[
+                    &[0x21, 0x22, 0, 36, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+                    &[0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0xff, 0xff, 0, 1],
+                ],
+            ),
+            (
+                mixed,
+                &[
+                    &[0x21, 0x22, 0, 36, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 192, 0, 2, 1],
+                    &[0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 5, 0, 1],
+                ],
+            ),
+        ];
+        for ((client, destination), behind_the_signature) in rows {
+            let header = datagram_header(client.parse().expect("valid"), destination.parse().expect("valid"));
+            assert_eq!(header[..12], *V2_SIGNATURE);
+            assert_eq!(header[12..], behind_the_signature.concat(), "{client}");
+        }
     }
 
     #[test]

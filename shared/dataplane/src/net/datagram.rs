@@ -54,7 +54,8 @@ pub struct Destination {
 struct Scratch {
     headers: [libc::mmsghdr; BATCH],
     names: [libc::sockaddr_storage; BATCH],
-    parts: [libc::iovec; BATCH],
+    /// Two for each datagram that has a header in front.
+    parts: [libc::iovec; 2 * BATCH],
     controls: [Control; BATCH],
 }
 
@@ -169,6 +170,46 @@ impl DatagramBatch {
             received.length = received.length.min(usize::from(received.segment_bytes) * count as usize);
         }
         received.count()
+    }
+
+    /// Send the datagrams in one slot, from number `skip` on, each with `prefix` in front, to the peer of a
+    /// connected socket and without waiting; returns how many went out. `Err` is the first one's.
+    ///
+    /// Each is a message of its own: with the prefix they may no longer fit into the packets that they came in,
+    /// which the kernel's segmentation does not take.
+    pub fn send_prefixed(&mut self, socket: BorrowedFd<'_>, slot: usize, skip: u64, prefix: &[u8]) -> io::Result<u64> {
+        let Self { buffers, received, scratch } = self;
+        let Scratch { headers, parts, .. } = &mut **scratch;
+        let whole = &received[slot];
+        let bytes = &buffers[slot * BUFFER_BYTES..][..whole.length];
+        let count = whole.count().saturating_sub(skip).min(BATCH as u64) as usize;
+        for index in 0..count {
+            let piece = match usize::from(whole.segment_bytes) {
+                0 => bytes,
+                size => {
+                    let start = (skip as usize + index) * size;
+                    &bytes[start..bytes.len().min(start + size)]
+                }
+            };
+            for (place, part) in [prefix, piece].into_iter().enumerate() {
+                let iov_base = part.as_ptr().cast_mut().cast(); // only read from
+                parts[2 * index + place] = libc::iovec { iov_base, iov_len: part.len() };
+            }
+            let header = &mut headers[index].msg_hdr;
+            header.msg_iov = &raw mut parts[2 * index];
+            header.msg_iovlen = 2;
+            (header.msg_namelen, header.msg_controllen, header.msg_flags) = (0, 0, 0);
+        }
+        // SAFETY: the first `count` headers point to data that outlives the call; they have no name and no control.
+        let sent = unsafe {
+            libc::sendmmsg(
+                socket.as_raw_fd(),
+                headers.as_mut_ptr(),
+                count as libc::c_uint,
+                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            )
+        };
+        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(sent as u64) }
     }
 
     /// Send the datagrams in one slot one by one, as the path may not take them together; false when one
