@@ -15,7 +15,7 @@ from tests.support import certs
 from tests.support.origin import Exchange, Origin, one_origin
 from tests.support.strict import Response
 from tests.support.tcp import tcp_server
-from tests.support.weirgate import Running, running
+from tests.support.weirgate import Entry, Running, running
 from tests.support.wire import Wire, connect, request
 from weirgate.shared.testing import Configuration, eventually, free_port
 
@@ -205,6 +205,33 @@ async def test_total_timeout_bounds_a_client_that_reads_slowly_or_not_at_all(
     assert (entry["status"], entry["reason"]) == (200, "total_timeout")
     assert LIMIT_S - EARLY_S <= entry["total_us"] / 1e6 < LIMIT_S + LATE_S
     assert entry["bytes_out"] < BULK_BYTES
+    await site.nothing_is_held()
+
+
+async def small(exchange: Exchange) -> None:
+    """Answer with what comes in one piece: nothing is written before it is complete."""
+    await exchange.read()
+    body = b"x" * 8_000
+    await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+
+@pytest.mark.parametrize("listener", ["web", "secure"])
+async def test_total_timeout_bounds_the_last_bytes_of_an_answer(site: Site, listener: str) -> None:
+    """Of answers to a client that asks on without reading, one is the first that does not fit."""
+    path = f"/lively/total/small-{listener}"
+    site.origin.on(path, small)
+    async with site.connected(listener) as wire:
+        wire.pause_reading()
+        asking = asyncio.create_task(wire.send(request(path) * 4000))
+
+        def cut(entry: Entry) -> bool:
+            return entry.get("path") == path and entry["reason"] != ""
+
+        entry = await site.weirgate.access.wait_for(cut)
+        asking.cancel()
+        await asyncio.wait([asking])
+    assert entry["reason"] == "total_timeout"
+    assert LIMIT_S <= entry["total_us"] / 1e6 < LIMIT_S + LATE_S
     await site.nothing_is_held()
 
 

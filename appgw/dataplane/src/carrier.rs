@@ -217,8 +217,12 @@ impl<'a> Carrier<'a> {
         record: &mut Record,
     ) -> Result<bool, Failure> {
         // Answers to earlier requests on this connection must not wait for this endpoint.
-        if !scratch.out.is_empty() && !self.connection.flush(&mut scratch.out).await {
-            return Err(Reason::ClientGone.into());
+        let idle_ms = self.connection.gateway.runtime().snapshot.gateway.idle_ms;
+        if !scratch.out.is_empty() {
+            let written = self.write_out(&mut scratch.out, idle_ms).await;
+            // Part of an earlier answer is out then: this request gets none any more.
+            self.head_sent.set(written.is_err());
+            written?;
         }
         self.mark.set(0);
         let sent = upstream.stream.write_all(&scratch.wire, self.route.settings.between_bytes_ms, self.limit_ms).await;
@@ -249,11 +253,8 @@ impl<'a> Carrier<'a> {
                     self.pool.tell_freed();
                 }
                 let out_bytes = scratch.out.len() as u64;
-                if !self.connection.flush(&mut scratch.out).await {
-                    record.reason = Some(Reason::ClientGone);
-                    self.connection.broken.set(true);
-                    return Ok(false);
-                }
+                // The rest of the answer is bounded as what went before it.
+                self.write_out(&mut scratch.out, idle_ms).await?;
                 record.bytes_out += out_bytes;
                 if !self.upload_done.get() {
                     self.connection.unread.set(true);

@@ -323,7 +323,8 @@ impl Carrier<'_> {
         }
     }
 
-    async fn write_out(&self, out: &mut Vec<u8>, stall_ms: u64) -> Result<(), Failure> {
+    /// Write what is collected for the client, all of it.
+    pub(crate) async fn write_out(&self, out: &mut Vec<u8>, stall_ms: u64) -> Result<(), Failure> {
         let written = self.connection.stream.write_all(out, stall_ms, self.limit_ms).await;
         out.clear();
         written.map_err(|error| match error.kind() {
