@@ -10,7 +10,7 @@ use weirgate_shared::balance::Random;
 use weirgate_shared::bootstrap::{Bootstrap, inherited};
 use weirgate_shared::clock;
 use weirgate_shared::connection_id::ConnectionId;
-use weirgate_shared::deadline::Deadlines;
+use weirgate_shared::deadline::{Deadlines, TICK_MS};
 use weirgate_shared::endpoint::Endpoint;
 use weirgate_shared::handoff::{CLOSED_IDS, Handoff, encode_closed};
 use weirgate_shared::load_page::{GatewayState, LoadPage};
@@ -230,7 +230,8 @@ impl Gateway {
     }
 
     fn drain(&self, deadline_ms: u64) {
-        self.draining_until_ms.set(Some(clock::coarse_ms() + deadline_ms));
+        // Never early: the coarse clock may be one tick behind.
+        self.draining_until_ms.set(Some(clock::coarse_ms() + TICK_MS + deadline_ms));
         // What the edge has queued before it sees this is still taken and served.
         self.page.set_state(self.index, GatewayState::Draining);
     }

@@ -159,7 +159,7 @@ impl Datagrams {
     }
 
     pub(crate) fn drain(&mut self, deadline_ms: u64) {
-        self.draining_until_ms = Some(clock::coarse_ms() + deadline_ms);
+        self.draining_until_ms = Some(clock::coarse_ms() + TICK_MS + deadline_ms); // never early, as elsewhere
     }
 
     /// Sockets, open sessions and endpoints, for `status`.
