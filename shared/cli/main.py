@@ -100,8 +100,9 @@ def drain(
     deadline: Annotated[
         str | None,
         typer.Option(
-            help="What is left after so long is ended, such as 30s. Default: of an endpoint none, "
-            "of a gateway drain.timeout of the file."
+            help="What is left after so long is ended, such as 30s: of an endpoint its tcp streams "
+            "and UDP sessions, but not requests in the gateways; of a gateway everything. Default: "
+            "of an endpoint none, of a gateway drain.timeout of the file."
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Return when it has drained.")] = False,

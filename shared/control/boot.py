@@ -8,12 +8,12 @@ import json
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weirgate.shared.control.child import DataPlane, Shunner
+    from weirgate.shared.control.child import DataPlane
 
 #: How a child learns which process it belongs to.
 SUPERVISOR_PID = "WEIRGATE_SUPERVISOR_PID"
@@ -25,11 +25,8 @@ def run_child(make_plane: "Callable[[bytes], DataPlane]") -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to answer
     bootstrap = _read(int(sys.argv[1]))
     plane = make_plane(bootstrap)
-    shuns = _shuns(bootstrap)
     try:
         plane.start()
-        if shuns:  # at once: it accepts already
-            cast("Shunner", plane).set_shuns(shuns)
     except ValueError as error:
         sys.exit(f"weirgate: the bootstrap is refused: {error}")
     _die_with_supervisor()
@@ -42,14 +39,6 @@ def run_child(make_plane: "Callable[[bytes], DataPlane]") -> None:
 def _read(fd: int) -> bytes:
     with os.fdopen(fd, "rb") as file:
         return file.read()
-
-
-def _shuns(bootstrap: bytes) -> bytes:
-    """Return whom an edge is to shun; a large bootstrap is parsed for it only where it is there."""
-    if b'"shuns":[' not in bootstrap:
-        return b""
-    shuns = json.loads(bootstrap).get("shuns")
-    return json.dumps(shuns).encode() if shuns else b""
 
 
 def _die_with_supervisor() -> None:

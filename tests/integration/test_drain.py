@@ -12,6 +12,7 @@ import pytest
 from tests.support.origin import Origin, held, one_origin
 from tests.support.processes import Finished, finished
 from tests.support.tcp import TcpServer, tcp_server
+from tests.support.udp import udp_client, udp_server
 from tests.support.weirgate import COMMAND, Running, running
 from tests.support.wire import Wire, connect, get, request
 from weirgate.shared.testing import Configuration, eventually
@@ -179,6 +180,45 @@ async def test_streams_go_on_until_the_deadline_and_are_reset_then(site: Site) -
                 ended += 1
         assert ended == 1, "the streams of the other endpoint are untouched"
     await eventually(lambda: "reset" in site.servers[drained].endings)
+
+
+async def test_an_endpoint_of_a_tcp_and_a_udp_listener_is_counted_once() -> None:
+    """Two threads of the edge serve such a pool; what either has is left."""
+    config = Configuration().listen("tcp", protocol="tcp", pool="both")
+    config.listen("udp", protocol="udp", pool="both")
+    async with tcp_server() as stream, udp_server(port=stream.port) as datagrams:
+        config.pool("both", stream.port)
+        target = f"both/127.0.0.1:{datagrams.port}"
+        async with running(config) as weirgate:
+
+            async def left() -> tuple[int, bool]:
+                (drain,) = (await weirgate.admin.get("/drain")).json()["drains"]
+                return drain["left"], drain["drained"]
+
+            async def nothing_left() -> bool:
+                return await left() == (0, True)
+
+            async with udp_client(weirgate.port("udp")) as client:
+                async with connect(weirgate.port("tcp")) as wire:
+                    await spoken(wire)
+                    await client.ask(b"x")
+
+                    async def two() -> bool:  # the check at the start may still be there
+                        return (await weirgate.endpoint(stream.port))["connections"] == 2
+
+                    await eventually(two, what="a stream and a session")
+                    ordered = {"target": target, "force": "true"}
+                    answer = await weirgate.admin.post("/drain", params=ordered)
+                    assert answer.status_code == 202
+                    assert await left() == (2, False)
+
+                async def one_left() -> bool:
+                    return await left() == (1, False)
+
+                await eventually(one_left, what="only the session is left")
+            closing = {**ordered, "deadline_ms": "1"}
+            await weirgate.admin.post("/drain", params=closing)
+            await eventually(nothing_left, what="the session has ended at the deadline")
 
 
 async def test_wait_ends_with_5_when_requests_go_on_after_the_deadline(site: Site) -> None:

@@ -1,6 +1,7 @@
 """Sources shunned for a while: refused on every listener, and served again afterwards."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -151,6 +152,30 @@ async def test_a_prefix_survives_reloads_and_the_end_of_the_edge(weirgate: Runni
     await eventually(known, what="the fresh edge knows whom to shun")
     assert await served(weirgate, BAD) == NOWHERE
     assert await served(weirgate, GOOD) == EVERYWHERE
+
+
+async def test_whoever_waits_while_the_edge_is_dead_is_refused_by_its_successor(
+    weirgate: Running,
+) -> None:
+    """The first connections that a fresh edge accepts are those of the kernel's queue."""
+
+    async def wait_in_the_queue() -> bytes:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            async with connect(weirgate.port("tcp"), local=BAD) as wire:
+                waiting.append(wire)
+                await wire.send(b"x")
+                return await wire.exactly(1)
+        return b""
+
+    waiting: list[object] = []
+    assert (await weirgate.admin.post("/shun", params={"source": BAD})).status_code == 200
+    assert await answer(weirgate, "tcp", BAD) == b""
+    (edge,) = weirgate.edges()
+    os.kill(edge, signal.SIGSTOP)
+    clients = [asyncio.create_task(wait_in_the_queue()) for _ in range(100)]
+    await eventually(lambda: len(waiting) == len(clients), what="all are in the queue")
+    os.kill(edge, signal.SIGKILL)
+    assert await asyncio.gather(*clients) == [b""] * len(clients)
 
 
 async def test_everybody_only_with_force_and_hosts_bits_are_masked(weirgate: Running) -> None:

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 
 use rustc_hash::FxHashMap;
+use serde_json::Value;
 use weirgate_shared::access_log::{AccessLog, Format, push_number_field, push_text_field};
 use weirgate_shared::connection_id::ConnectionId;
 use weirgate_shared::metrics::{Counter, Families, Histogram, Kind};
@@ -296,6 +297,33 @@ pub(crate) fn handoff_metrics(families: &mut Families, handoffs: &HandoffStats) 
     single("weirgate_edge_handoff_stalled_total", "Every queue was full; accepting paused.", handoffs.stalled.value());
 }
 
+/// One entry an endpoint, where two threads serve its pool: counts added, and it is out where it is for one of them.
+/// Its state is the last one's, which is told last.
+pub(crate) fn one_each(entries: Vec<Value>) -> Vec<Value> {
+    let mut places: FxHashMap<String, usize> = FxHashMap::default();
+    let mut merged: Vec<Value> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let id = entry["id"].as_str().unwrap_or_default().to_owned();
+        let place = *places.entry(id).or_insert(merged.len());
+        let Some(Value::Object(known)) = merged.get_mut(place) else {
+            merged.push(entry);
+            continue;
+        };
+        let Value::Object(entry) = entry else { continue };
+        for (name, value) in entry {
+            let sum = match (&known[&name], &value) {
+                (Value::Number(one), Value::Number(other)) => {
+                    Value::from(one.as_u64().unwrap_or_default() + other.as_u64().unwrap_or_default())
+                }
+                (&Value::Bool(one), &Value::Bool(other)) => Value::Bool(one || other),
+                _ => value,
+            };
+            known.insert(name, sum);
+        }
+    }
+    merged
+}
+
 /// Lines of the access log that were lost.
 pub(crate) fn log_metrics(families: &mut Families, process: &str, lost: u64) {
     families.numbers(
@@ -304,4 +332,19 @@ pub(crate) fn log_metrics(families: &mut Families, process: &str, lost: u64) {
         "Access log lines lost because the log could not keep up or be written.",
         [(vec![("process", process)], lost)],
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_endpoint_of_two_threads_is_told_of_once() {
+        let entry = |id: &str, state: &str, ejected: bool, count: u64| json!({"id": id, "state": state, "ejected": ejected, "connections": count});
+        let merged =
+            one_each(vec![entry("a", "up", true, 2), entry("b", "up", false, 1), entry("a", "draining", false, 3)]);
+        assert_eq!(merged, [entry("a", "draining", true, 5), entry("b", "up", false, 1)]);
+        assert!(one_each(Vec::new()).is_empty());
+    }
 }

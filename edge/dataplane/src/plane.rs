@@ -12,7 +12,7 @@ use weirgate_shared::access_log::AccessLog;
 use weirgate_shared::balance::Random;
 use weirgate_shared::bootstrap::{Bootstrap, inherited};
 use weirgate_shared::clock;
-use weirgate_shared::deadline::Deadlines;
+use weirgate_shared::deadline::{Deadlines, TICK_MS};
 use weirgate_shared::endpoint::EndpointRegistry;
 use weirgate_shared::load_page::LoadPage;
 use weirgate_shared::metrics::Families;
@@ -163,13 +163,15 @@ impl Edge {
     }
 
     fn drain(&self, deadline_ms: u64) {
-        self.draining_until_ms.set(Some(clock::coarse_ms() + deadline_ms));
+        // Never early: the coarse clock may be one tick behind.
+        self.draining_until_ms.set(Some(clock::coarse_ms() + TICK_MS + deadline_ms));
         self.listeners.borrow_mut().stop();
     }
 
     fn status(&self, mut sockets: Vec<Value>, handoffs: u64, sessions: u64, mut endpoints: Vec<Value>) -> Vec<u8> {
         sockets.extend(self.listeners.borrow().status());
         endpoints.extend(self.config.borrow().endpoint_status());
+        let endpoints = insight::one_each(endpoints);
         let draining = self.draining_until_ms.get().is_some();
         json!({
             "name": self.name, "generation": self.generation.get(), "ready": !draining, "draining": draining,
@@ -222,9 +224,12 @@ impl EdgePlane {
     pub fn start(bootstrap: &[u8]) -> Result<Self, WorkerError> {
         let bootstrap = Bootstrap::parse(bootstrap).map_err(|error| WorkerError::Start(error.to_string()))?;
         let reports = bootstrap.reports();
-        let Bootstrap { name, snapshot, generation, load_page_fd, handoff_fds, listener_fds, .. } = bootstrap;
+        let Bootstrap { name, snapshot, generation, load_page_fd, handoff_fds, listener_fds, shuns, .. } = bootstrap;
         let (snapshot, commons) =
             (Arc::new(snapshot), Arc::new(Commons::new().map_err(|error| WorkerError::Start(error.to_string()))?));
+        // Before anything is accepted: whoever is shunned may be waiting already.
+        let shunned = commons.gate.shuns.set(shuns, clock::monotonic_us() / 1000);
+        shunned.map_err(|error| WorkerError::Start(error.to_string()))?;
         for (key, fd) in listener_fds {
             commons.add(key, inherited("listening socket", Some(fd)).map_err(WorkerError::Start)?);
         }

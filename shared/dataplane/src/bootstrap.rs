@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::net::adopt;
+use crate::shun_list::Shun;
 use crate::snapshot::{EndpointReport, Snapshot, SnapshotError};
 
 /// The bootstrap message. Fields that only one tier gets are optional.
@@ -28,6 +29,9 @@ pub struct Bootstrap {
     pub handoff_fds: Vec<RawFd>,
     #[serde(default)]
     pub listener_fds: BTreeMap<String, RawFd>,
+    /// Edge only: whom to refuse from the first connection on.
+    #[serde(default)]
+    pub shuns: Vec<Shun>,
     /// Read by the Python side of the child.
     #[serde(default)]
     pub control_socket: Value,

@@ -30,7 +30,7 @@ pub enum ShunError {
 /// One entry, as the supervisor sends it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+pub struct Shun {
     source: String,
     ttl_ms: u64,
 }
@@ -50,7 +50,11 @@ pub struct ShunList(RwLock<Table>);
 impl ShunList {
     /// Take over a JSON list of `{"source": "10.0.0.0/8", "ttl_ms": 60000}` at `now_ms`.
     pub fn replace(&self, json: &[u8], now_ms: u64) -> Result<(), ShunError> {
-        let entries: Vec<Entry> = serde_json::from_slice(json)?;
+        self.set(serde_json::from_slice(json)?, now_ms)
+    }
+
+    /// Take over such a list at `now_ms`.
+    pub fn set(&self, entries: Vec<Shun>, now_ms: u64) -> Result<(), ShunError> {
         if entries.len() > MAX_SHUNNED {
             return Err(ShunError::TooMany(entries.len()));
         }
