@@ -47,9 +47,9 @@ class ChildClient:
         except ChildError:
             return False
 
-    async def status(self) -> dict[str, Any]:
-        """Return the data plane's status."""
-        document: dict[str, Any] = await self._document("/status")
+    async def status(self, seconds: float = _SHORT_SECONDS) -> dict[str, Any]:
+        """Return the data plane's status, if it comes within so many seconds."""
+        document: dict[str, Any] = json.loads(await self._send("GET", "/status", seconds=seconds))
         return document
 
     async def metrics(self) -> list[dict[str, Any]]:

@@ -56,14 +56,15 @@ class Watch:
         a child that has run out of descriptors could not accept another one, but is alive. A
         refusal is no sign of life: so answers a process whose data plane has stopped.
         """
-        client = _PatientClient(child.control_socket)
+        client = ChildClient(child.control_socket)
         try:
             while True:
                 if child.state != "ready":
                     await asyncio.sleep(_READY_POLL_SECONDS)
                     continue
                 with contextlib.suppress(ChildError):
-                    await client.status()
+                    # as long as a silence may last: a slow answer is a sign of life, too
+                    await client.status(SILENCE_SECONDS)
                     self._heard_at[child] = self._clock()
                 await asyncio.sleep(_ASK_SECONDS)
         finally:
@@ -87,12 +88,3 @@ class Watch:
             if now - heard_at > SILENCE_SECONDS:
                 child.kill_hung(now - heard_at)
                 self._heard_at[child] = now
-
-
-class _PatientClient(ChildClient):
-    """Waits for an answer as long as a silence may last: a slow answer is one, too."""
-
-    async def _send(
-        self, method: str, path: str, body: bytes = b"", seconds: float = SILENCE_SECONDS
-    ) -> bytes:
-        return await super()._send(method, path, body, seconds)
