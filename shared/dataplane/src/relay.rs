@@ -118,8 +118,8 @@ pub async fn relay<A: Stream, B: Stream>(
     idle.set(idle_ms);
     let end = poll_fn(|context| {
         let before = (up.bytes, down.bytes, up.in_pipe, down.in_pipe, up.sent, down.sent);
-        let forth = up.poll(context, first, second);
-        let back = down.poll(context, second, first);
+        let forth = up.poll(context, first, second, down.closed);
+        let back = down.poll(context, second, first, up.closed);
         if before != (up.bytes, down.bytes, up.in_pipe, down.in_pipe, up.sent, down.sent) {
             idle.set(idle_ms);
         }
@@ -171,6 +171,7 @@ impl Direction {
         context: &mut Context<'_>,
         from: &mut A,
         to: &mut B,
+        opposite_closed: bool,
     ) -> Poll<Result<(), Failure>> {
         loop {
             if self.closed {
@@ -203,8 +204,11 @@ impl Direction {
                 }
             }
             if self.ended {
-                // TLS sends its close_notify here; a socket is half-closed.
-                let _ = ready!(Pin::new(&mut *to).poll_shutdown(context));
+                // TLS sends its close_notify here; a socket is half-closed. When the last byte of `to` has been
+                // read as well, the relay is over, and closing the socket, which follows, says the same.
+                if !opposite_closed || to.plain().is_none() {
+                    let _ = ready!(Pin::new(&mut *to).poll_shutdown(context));
+                }
                 self.closed = true;
                 continue;
             }
