@@ -111,7 +111,7 @@ async def test_who_ended_it_first(
     assert callable(client)
     async with connect(site.port(listener)) as wire:
         await client(wire)
-        entry = await site.entry(wire)
+    entry = await site.entry(wire)  # the other half is closed, too
     assert entry["closed_by"] == closed_by, entry
     # a server that ends while it has bytes unread resets: its own doing, too
     assert entry["reason"] == reason or (listener, entry["reason"]) == (
@@ -158,10 +158,10 @@ async def test_where_no_endpoint_was_reached_there_is_nothing_to_tell(site: Site
 
 
 @contextlib.contextmanager
-def deaf_kernel(wire: Wire) -> Iterator[None]:
-    """Drop whatever comes for a client, before its TCP sees it."""
+def deaf_kernel(writer: asyncio.StreamWriter) -> Iterator[None]:
+    """Drop whatever comes for a connection, before its TCP sees it."""
     program = ctypes.create_string_buffer(DROP_ALL, len(DROP_ALL))
-    own = wire.writer.get_extra_info("socket")
+    own = writer.get_extra_info("socket")
     own.setsockopt(
         socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(program))
     )
@@ -197,7 +197,7 @@ async def test_segments_sent_again_are_told_and_counted(site: Site) -> None:
     async with connect(site.port()) as wire:
         await wire.send(b"x")
         assert await wire.exactly(1) == b"x"
-        with deaf_kernel(wire):
+        with deaf_kernel(wire.writer):
             await wire.send(b"y")
             await eventually(lambda: _sent_again(site.port(), wire.local_port))
         assert await wire.exactly(1) == b"y"
@@ -208,6 +208,37 @@ async def test_segments_sent_again_are_told_and_counted(site: Site) -> None:
     assert entry["reason"] == ""
 
     async def added() -> bool:
-        return await counted("client") - before >= entry["client_retransmits"]
+        return bool(await counted("client") - before >= entry["client_retransmits"])
 
     await eventually(added, what="the retransmissions in the metric")
+
+
+async def test_segments_sent_again_to_an_endpoint() -> None:
+    visits: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.read(1) == b"x":  # not the check at the start
+            writer.write(b"x")
+            visits.put_nowait(writer)
+            writer.write(await reader.readexactly(1))
+
+    async with tcp_server(answer_once) as server:
+        config = Configuration().listen("tcp", protocol="tcp", pool="own").pool("own", server.port)
+        async with running(config) as weirgate, connect(weirgate.port("tcp")) as wire:
+            await wire.send(b"x")
+            assert await wire.exactly(1) == b"x"
+            endpoint = await visits.get()
+            edge_port = int(endpoint.get_extra_info("peername")[1])
+            with deaf_kernel(endpoint):
+                await wire.send(b"y")
+                await eventually(lambda: _sent_again(edge_port, server.port))
+            assert await wire.rest() == b"y"
+            wire.half_close()
+            here = f"127.0.0.1:{wire.local_port}"
+            entry = await weirgate.access.wait_for(lambda entry: entry["client"] == here)
+            assert entry["endpoint_retransmits"] >= 1
+            assert entry["closed_by"] == "endpoint"
+            counted = await weirgate.metric(
+                "weirgate_edge_retransmits_total", listener="tcp", side="endpoint"
+            )
+    assert counted >= entry["endpoint_retransmits"]

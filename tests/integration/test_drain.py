@@ -204,7 +204,7 @@ async def test_an_endpoint_of_a_tcp_and_a_udp_listener_is_counted_once() -> None
                     await client.ask(b"x")
 
                     async def two() -> bool:  # the check at the start may still be there
-                        return (await weirgate.endpoint(stream.port))["connections"] == 2
+                        return bool((await weirgate.endpoint(stream.port))["connections"] == 2)
 
                     await eventually(two, what="a stream and a session")
                     ordered = {"target": target, "force": "true"}

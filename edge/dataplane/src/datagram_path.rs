@@ -149,13 +149,11 @@ impl Datagrams {
                 failed(pool, session, reason);
                 if tries > 0 {
                     tries -= 1;
-                    match self.rehome(number, door, listener, found) {
-                        Some(session) => found = session,
-                        None => {
-                            let left: u64 = (at..slots.end).map(|slot| self.batch.datagram(slot).1.count()).sum();
-                            return stats.drop_datagrams(Reason::NoEndpoint, left - within);
-                        }
-                    }
+                    let Some(other) = self.rehome(number, door, listener, found) else {
+                        let left: u64 = (at..slots.end).map(|slot| self.batch.datagram(slot).1.count()).sum();
+                        return stats.drop_datagrams(Reason::NoEndpoint, left - within);
+                    };
+                    found = other;
                     continue;
                 }
             }

@@ -134,6 +134,11 @@ impl<'a> StreamRecord<'a> {
         }
     }
 
+    pub(crate) fn client_has_gone(&mut self) {
+        self.reason = Some(Reason::ClientGone);
+        self.closed_by = ClosedBy::Client;
+    }
+
     pub(crate) fn write(&self, log: &AccessLog) {
         log.line(|out| {
             let protocol: &[u8] = match self.listener.protocol {

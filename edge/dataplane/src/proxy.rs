@@ -135,10 +135,7 @@ pub(crate) async fn relay_stream(edge: Rc<Edge>, slot: Rc<Slot>, visit: Visit, h
                         endpoint.answered();
                     }
                 }
-                Err(_) => {
-                    record.reason = Some(Reason::ClientGone);
-                    record.closed_by = ClosedBy::Client;
-                }
+                Err(_) => record.client_has_gone(),
             }
         }
         Err(reason) => {
