@@ -194,7 +194,9 @@ impl Datagrams {
             endpoint: &session.endpoint.address,
             bytes_in: session.bytes_in,
             bytes_out: session.bytes_out,
+            queue_us: 0,
             connect_us: 0,
+            held_us: 0,
             total_us,
             reason,
             datagrams: Some(DatagramCounts {

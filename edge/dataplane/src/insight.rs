@@ -2,11 +2,13 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 use weirgate_shared::access_log::{AccessLog, Format, push_number_field, push_text_field};
 use weirgate_shared::connection_id::ConnectionId;
 use weirgate_shared::metrics::{Counter, Families, Histogram, Kind};
+use weirgate_shared::place::Queue;
 use weirgate_shared::reason::Reason;
 use weirgate_shared::snapshot::{self, Protocol};
 
@@ -27,6 +29,8 @@ pub(crate) struct ListenerStats {
     pub(crate) duration: Histogram,
     pub(crate) datagrams_in: Counter,
     pub(crate) datagrams_out: Counter,
+    /// How often a stream had to wait for its source's rate of bytes.
+    pub(crate) byte_waits: Rc<Counter>,
     dropped: RefCell<FxHashMap<&'static str, u64>>,
 }
 
@@ -62,7 +66,11 @@ pub(crate) struct StreamRecord<'a> {
     pub(crate) endpoint: &'a str,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    /// Waiting for a place at an endpoint.
+    pub(crate) queue_us: u64,
     pub(crate) connect_us: u64,
+    /// Held back by limits of bytes.
+    pub(crate) held_us: u64,
     pub(crate) total_us: u64,
     pub(crate) reason: Option<Reason>,
     /// `Some` = a UDP session.
@@ -91,7 +99,9 @@ impl<'a> StreamRecord<'a> {
             endpoint: "",
             bytes_in: 0,
             bytes_out: 0,
+            queue_us: 0,
             connect_us: 0,
+            held_us: 0,
             total_us: 0,
             reason: None,
             datagrams: None,
@@ -124,7 +134,11 @@ impl<'a> StreamRecord<'a> {
             push_number_field(out, "bytes_in", self.bytes_in);
             push_number_field(out, "bytes_out", self.bytes_out);
             match &self.datagrams {
-                None => push_number_field(out, "connect_us", self.connect_us),
+                None => {
+                    push_number_field(out, "queue_us", self.queue_us);
+                    push_number_field(out, "connect_us", self.connect_us);
+                    push_number_field(out, "held_us", self.held_us);
+                }
                 Some(datagrams) => {
                     push_number_field(out, "datagrams_in", datagrams.received);
                     push_number_field(out, "datagrams_out", datagrams.sent);
@@ -168,6 +182,12 @@ pub(crate) fn listener_metrics<'a>(
     per_listener("weirgate_edge_bytes_out_total", Kind::Counter, "Bytes of relayed streams to clients.", |stats| {
         stats.bytes_out.value()
     });
+    per_listener(
+        "weirgate_edge_byte_limit_waits_total",
+        Kind::Counter,
+        "How often a relayed stream had to wait for its source's limit of bytes.",
+        |stats| stats.byte_waits.value(),
+    );
     let refused: Vec<(&str, &'static str, u64)> = listeners
         .clone()
         .flat_map(|(name, stats)| {
@@ -218,6 +238,25 @@ pub(crate) fn datagram_metrics<'a>(
     by_reason(families, "weirgate_edge_datagrams_dropped_total", "Datagrams not passed on, by reason.", || {
         listeners.clone().map(|(name, stats)| (name, &stats.dropped))
     });
+}
+
+/// The families of the queues for a place at an endpoint.
+pub(crate) fn queue_metrics<'a>(
+    families: &mut Families,
+    queues: &(impl Iterator<Item = (&'a str, &'a Queue)> + Clone),
+) {
+    let mut per_pool = |name: &str, kind: Kind, help: &str, value: fn(&Queue) -> u64| {
+        families.numbers(name, kind, help, queues.clone().map(|(pool, queue)| (vec![("pool", pool)], value(queue))));
+    };
+    per_pool("weirgate_edge_queue_length", Kind::Gauge, "Connections that wait for a place at an endpoint.", |queue| {
+        queue.len() as u64
+    });
+    per_pool(
+        "weirgate_edge_queued_total",
+        Kind::Counter,
+        "Connections that had to wait for a place at an endpoint.",
+        |queue| queue.waits.value(),
+    );
 }
 
 /// The families of the hand-over.
