@@ -19,6 +19,7 @@ def check(validated: Validated, report: Report) -> None:
     _check_binds(validated.config, report)
     _check_sockets(validated.config, report)
     _check_relayed_pools(validated.config, report)
+    _check_queues(validated.config, report)
     _check_server_names(validated.config, report)
     _check_introduced_pools(validated, report)
     _check_endpoints(validated.config, report)
@@ -89,6 +90,19 @@ def _check_relayed_pools(config: Config, report: Report) -> None:
                 got = f"{describe(pool_name)}, a pool with tls"
                 where = ("listeners", name, *path)
                 report.add(codes.POOL_TLS, where, got=got, wanted="a pool without tls")
+
+
+def _check_queues(config: Config, report: Report) -> None:
+    waiting, datagrams = {route.pool for route in config.routes}, set[str]()
+    for listener in config.listeners.values():
+        users = datagrams if listener.protocol == "udp" else waiting
+        users.update(pool for _, pool in relayed_to(listener))
+    for name in sorted(datagrams - waiting):
+        pool = config.pools.get(name)
+        if pool is not None and "queue" in pool.model_fields_set:
+            got = "queue in a pool that only udp listeners use"
+            path = ("pools", name, "queue")
+            report.add(codes.QUEUE, path, got=got, wanted="no queue", at_key=True)
 
 
 def _check_server_names(config: Config, report: Report) -> None:

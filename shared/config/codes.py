@@ -382,6 +382,14 @@ BALANCE = _code(
     "`key: source`, and `slow_start` is for every policy but `maglev`.",
     "Remove the setting, or choose the policy that has it.",
 )
+QUEUE = _code(
+    "078",
+    "queue that nobody would wait in",
+    "Requests and connections wait in a pool's `queue` when every endpoint has as many connections "
+    "as `limits.connections` allows. Without that limit no endpoint is ever full, and datagrams do "
+    "not wait.",
+    "Set `limits: {connections: …}`, or remove `queue`.",
+)
 NATIVE = _code(
     "060",
     "refused by the data plane",

@@ -18,9 +18,10 @@ from weirgate.shared.config.match import Match, ValueRule
 from weirgate.shared.config.pools import Balance, Endpoint, Health
 from weirgate.shared.config.problem import ConfigErrors
 from weirgate.shared.config.routes import Filter, HeaderEdit, Route
-from weirgate.shared.config.scalars import Rate, duration, to_ms
+from weirgate.shared.config.scalars import ByteRate, Rate, duration, to_ms
 from weirgate.shared.config.schema import Config, route_name
 from weirgate.shared.config.sockets import socket_options
+from weirgate.shared.config.sources import SourcePrefix
 from weirgate.shared.config.tree import Report
 
 FORMAT = 1
@@ -117,6 +118,9 @@ def _listener(name: str, listener: Listener, files: Files, lists: PrefixFiles) -
         "new_connections": _rate(listener.new_connections),
         "new_connections_per_source": _rate(listener.new_connections_per_source),
         "datagrams_per_source": _rate(listener.datagrams_per_source),
+        "bytes_in_per_source": _byte_rate(listener.bytes_in_per_source),
+        "bytes_out_per_source": _byte_rate(listener.bytes_out_per_source),
+        "source_prefix": _source_prefix(listener.source_prefix),
         "max_sessions": listener.max_sessions,
         "responses": listener.responses,
         "socket": None
@@ -127,6 +131,16 @@ def _listener(name: str, listener: Listener, files: Files, lists: PrefixFiles) -
 
 def _rate(rate: Rate | None) -> dict[str, Any] | None:
     return None if rate is None else {"per_second": rate.per_second, "burst": rate.burst}
+
+
+def _byte_rate(rate: ByteRate | None) -> dict[str, Any] | None:
+    if rate is None:
+        return None
+    return {"per_second": rate.per_second, "burst_bytes": rate.burst_bytes}
+
+
+def _source_prefix(prefix: SourcePrefix) -> dict[str, int]:
+    return {"ipv4": prefix.ipv4, "ipv6": prefix.ipv6}
 
 
 def _idle_timeout(listener: Listener) -> timedelta:
@@ -166,6 +180,10 @@ def _pool(name: str, config: Config, files: Files, *, relayed: bool) -> dict[str
         "connect_timeout_ms": to_ms(pool.connect_timeout),
         "retries": pool.retries,
         "max_connections": pool.limits.connections,
+        "queue_size": pool.queue.size,
+        "queue_timeout_ms": to_ms(
+            pool.connect_timeout if pool.queue.timeout is None else pool.queue.timeout
+        ),
         "max_idle_connections": pool.limits.idle_connections,
         "idle_timeout_ms": to_ms(pool.idle_timeout),
         "tls": tls
@@ -275,7 +293,11 @@ def _filter(item: Filter) -> dict[str, Any]:
         fields = {"prefix": item.rewrite_prefix}
     elif item.rate_limit is not None:
         rate = item.rate_limit.rate
-        fields = {"per_second": rate.per_second, "burst": item.rate_limit.burst or rate.burst}
+        fields = {
+            "per_second": rate.per_second,
+            "burst": item.rate_limit.burst or rate.burst,
+            "source_prefix": _source_prefix(item.rate_limit.source_prefix),
+        }
     elif item.sticky is not None:
         sticky = item.sticky
         fields = {

@@ -9,6 +9,7 @@ from weirgate.shared.config.addresses import Bind, Network, NetworkOrFile
 from weirgate.shared.config.base import Many, OneOrMany, Section
 from weirgate.shared.config.http import ServerName, ServerNameOrAll, UniqueServerNames
 from weirgate.shared.config.scalars import (
+    ByteRateValue,
     Count,
     Duration,
     FileName,
@@ -18,6 +19,7 @@ from weirgate.shared.config.scalars import (
     duration,
 )
 from weirgate.shared.config.sockets import DEFAULT_BACKLOG, MAX_BACKLOG, ListenerTcp
+from weirgate.shared.config.sources import SourcePrefix
 
 Networks = OneOrMany[Network]
 NetworksOrFiles = OneOrMany[NetworkOrFile]
@@ -63,7 +65,8 @@ class ProxyProtocol(Section):
         description="Peers that must send a PROXY header (v1 or v2); its address becomes the "
         "client's. Others must not: a header is never taken by detection, since anybody "
         "could then claim any address. On `tcp` and `tls` the address must pass `allow` and "
-        "`deny`, as the peer itself must; limits count the peer.",
+        "`deny`, as the peer itself must; limits count the peer, but those of bytes count "
+        "whom it names.",
     )
 
 
@@ -136,7 +139,7 @@ class Listener(Section):
     )
     connections_per_source: Count = Field(
         default=0,
-        description="Connections (or UDP sessions) open at once from one address (IPv6: one /64). "
+        description="Connections (or UDP sessions) open at once from one source (`source_prefix`). "
         "0 = no limit. Many users can share one address (NAT), so stay in the hundreds.",
     )
     max_connections: Count = Field(
@@ -160,13 +163,29 @@ class Listener(Section):
     )
     new_connections_per_source: RateValue | None = Field(
         default=None,
-        description="The same from one address (IPv6: one /64). A source over its own rate takes "
+        description="The same from one source (`source_prefix`). A source over its own rate takes "
         "nothing of the listener's.",
     )
     datagrams_per_source: RateValue | None = Field(
         default=None,
-        description="`udp` only: datagrams from one address (IPv6: one /64), such as `1000/s`. "
+        description="`udp` only: datagrams from one source (`source_prefix`), such as `1000/s`. "
         "Further ones are dropped.",
+    )
+    bytes_in_per_source: ByteRateValue | None = Field(
+        default=None,
+        description="`tcp`, `tls` without `terminate`, and `udp`: bytes from the clients of one "
+        "source (`source_prefix`) together, such as `10MiB/s`, with a burst of what one second "
+        "brings, at least 64KiB. A stream over it is not read until it may go on, so that the "
+        "client slows down; further datagrams are dropped. Default: any number.",
+    )
+    bytes_out_per_source: ByteRateValue | None = Field(
+        default=None,
+        description="The same for the bytes to the clients of one source. For `udp` it bounds what "
+        "a forged source address can direct at its owner.",
+    )
+    source_prefix: SourcePrefix = Field(
+        default=SourcePrefix(),
+        description="What all limits per source of this listener count as one source.",
     )
     max_sessions: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
         default=10_000,

@@ -22,6 +22,7 @@ behind it. Unknown keys are errors, too: nothing is ignored.
 | duration | `150ms`, `2s`, `1m`, `1h`; `0` = no limit |
 | size | `64KiB`, `10MiB`, `1GiB`, or a number of bytes; `0` = no limit |
 | rate | `100/s`, `60/m`, `1000/h` |
+| byte rate | a size per time: `10MiB/s`, `600KiB/m` |
 | CIDR | `10.0.0.0/8`, `2001:db8::/32`, or one address |
 | name | letters, digits, `_`, `-`, `.`; at most 64; a letter or digit in front |
 | one or more | one value, or a list of them |

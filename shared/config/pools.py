@@ -28,6 +28,7 @@ from weirgate.shared.config.scalars import (
 Policy = Literal["round_robin", "least_request", "least_connections", "random", "maglev"]
 _MAGLEV_ONLY = frozenset({"key", "ipv4_prefix", "ipv6_prefix", "max_load_percent"})
 _PREFIXES = frozenset({"ipv4_prefix", "ipv6_prefix"})
+MAX_QUEUE = 100_000
 _HTTP_ONLY = frozenset({"method", "host", "headers", "expect"})
 
 
@@ -119,17 +120,33 @@ class Eject(Section):
 
 
 class PoolLimits(Section):
-    """Bounds on connections, per endpoint and gateway process."""
+    """Bounds on connections, per endpoint and process (each gateway, and the edge)."""
 
     connections: Count = Field(
         default=0,
         description="Open at once to one endpoint. 0 = no limit. At the limit the next endpoint is "
-        "taken; if all are full, requests wait for `connect_timeout`, then the answer is 503.",
+        "taken; if all that are up are full, requests and connections wait in the `queue`, and "
+        "UDP sessions are refused.",
     )
     idle_connections: Count = Field(
         default=256,
         description="Kept open for reuse; 0 = none. More saves handshakes and costs a descriptor "
         "each, here and there.",
+    )
+
+
+class PoolQueue(Section):
+    """Where requests, and connections of tcp and tls listeners, wait for a place at an endpoint."""
+
+    size: Annotated[int, Field(ge=0, le=MAX_QUEUE)] = Field(
+        default=1024,
+        description="How many may wait, in each process. Further ones are refused at once: 503, "
+        "or a reset. 0 = nobody waits. Each that waits holds a descriptor.",
+    )
+    timeout: Duration | None = Field(
+        default=None,
+        description="How long one waits; then it is refused, too. 0 = as long as the client does. "
+        "Default: the pool's `connect_timeout`.",
     )
 
 
@@ -292,6 +309,11 @@ class Pool(Section):
         "HEAD or OPTIONS without a body is also sent again when not a byte of an answer had come.",
     )
     limits: PoolLimits = Field(default=PoolLimits(), description="Bounds on connections.")
+    queue: PoolQueue = Field(
+        default=PoolQueue(),
+        description="With `limits.connections`: who waits for a place when all endpoints are full, "
+        "those of tcp and tls listeners first come, first served.",
+    )
     idle_timeout: Duration = Field(
         default=duration("30s"),
         description="How long an unused connection is kept. Stay below the endpoints' own "
@@ -319,4 +341,10 @@ class Pool(Section):
     def _slow_start_with_load(self) -> Self:
         if self.balance and self.balance.policy == "maglev" and self.slow_start:
             raise refusal(codes.BALANCE, "slow_start only with another policy than maglev")
+        return self
+
+    @model_validator(mode="after")
+    def _queue_for_places(self) -> Self:
+        if "queue" in self.model_fields_set and not self.limits.connections:
+            raise refusal(codes.QUEUE, "limits: {connections: …} beside queue")
         return self

@@ -19,6 +19,7 @@ from weirgate.shared.config.http import (
 )
 from weirgate.shared.config.match import Match
 from weirgate.shared.config.scalars import ByteSize, Duration, Name, RateValue, duration
+from weirgate.shared.config.sources import SourcePrefix
 
 HeaderMap = Annotated[dict[WritableHeader, HeaderValue], UniqueNames]
 
@@ -50,13 +51,16 @@ class RequestHeaderEdit(HeaderEdit):
 
 
 class RateLimit(Section):
-    """A token bucket per source address (IPv6: per /64), one for the whole node."""
+    """A token bucket per source, one for the whole node."""
 
     rate: RateValue = Field(description="What flows in. Beyond it the answer is 429.")
     burst: Annotated[int, Field(ge=1, le=10**9)] | None = Field(
         default=None,
         description="What may come at once after a pause. Default: the rate per second, rounded "
         "up. Too small hurts browsers, which ask for many things at once.",
+    )
+    source_prefix: SourcePrefix = Field(
+        default=SourcePrefix(), description="What counts as one source."
     )
 
 

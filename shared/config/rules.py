@@ -22,12 +22,15 @@ _PROTOCOLS = {
     "backlog": ("http", "tcp", "tls"),
     "tcp": ("http", "tcp", "tls"),
     "datagrams_per_source": ("udp",),
+    "bytes_in_per_source": ("tcp", "tls", "udp"),
+    "bytes_out_per_source": ("tcp", "tls", "udp"),
     "max_sessions": ("udp",),
     "responses": ("udp",),
     "tls": ("http", "tls"),
     "proxy_protocol": ("http", "tcp", "tls"),
     "trusted_proxies": ("http", "tls"),
 }
+_IN_GATEWAYS = "what gateways carry is not limited by bytes, only what the edge relays"
 
 
 def check_nulls(tree: Tree, report: Report) -> None:
@@ -110,6 +113,8 @@ def _refuse_key(
     hints = {
         ("pool", "http"): "an http listener is routed by routes",
         ("pool", "tls"): "write default: for every name, or sni: {name: pool}",
+        ("bytes_in_per_source", "http"): _IN_GATEWAYS,
+        ("bytes_out_per_source", "http"): _IN_GATEWAYS,
     }
     report.add(
         codes.PROTOCOL_KEY, (*path, key), got=got, wanted=f"{key} only with protocol: {protocols}",
@@ -130,6 +135,12 @@ def _check_server_names(
             report.add(
                 codes.TERMINATE, (*path, key), got=got, at_key=True,
                 wanted="terminate: the names whose TLS ends here",
+            )  # fmt: skip
+    for key in ("bytes_in_per_source", "bytes_out_per_source") if terminates else ():
+        if key in listener:
+            report.add(
+                codes.PROTOCOL_KEY, (*path, key), got=f"{key} together with terminate",
+                wanted="one of the two", hint=_IN_GATEWAYS, at_key=True,
             )  # fmt: skip
     if terminates and "tls" not in listener:
         report.add(

@@ -23,6 +23,7 @@ MAX_DURATION = timedelta(days=365)
 MAX_BYTES = 2**50
 MAX_RATE = 10**9
 MAX_COUNT = 10**9
+MAX_DATAGRAM_BYTES = 64 * 2**10
 
 _UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _UNITS_BYTES = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -31,6 +32,7 @@ _DURATION = re.compile(r"([0-9]{1,15})(?:\.([0-9]{1,6}))?(ms|s|m|h)")
 _SIZE = re.compile(r"([0-9]{1,18}) ?(B|KiB|MiB|GiB|TiB)?")
 _LOOSE_SIZE = re.compile(r"([0-9]{1,18}) ?([kmgt])(?:i?b)?", re.IGNORECASE)
 _RATE = re.compile(r"([0-9]{1,12})/([smh])")
+_BYTE_RATE = re.compile(r"(.+)/([smh])")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _TOKEN = re.compile(r"[!-~]{16,256}")
 _SECRET = re.compile(r"[0-9a-f]{64}")
@@ -38,6 +40,7 @@ _SECRET = re.compile(r"[0-9a-f]{64}")
 DURATION_FORM = 'a duration such as "150ms", "2s", "1m" or "1h"'
 SIZE_FORM = 'a size such as "64KiB" or "10MiB"'
 RATE_FORM = 'a rate such as "100/s", "60/m" or "1000/h"'
+BYTE_RATE_FORM = 'bytes per time such as "10MiB/s" or "600MiB/m"'
 BEARER_FORM = (
     '16 to 256 printable characters without spaces, or "file:" and the path of a file that '
     "holds them"
@@ -64,6 +67,27 @@ class Rate:
 
     def __str__(self) -> str:
         return f"{self.count}/{self.unit}"
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRate:
+    """So many bytes per second, minute or hour."""
+
+    size_bytes: int
+    unit: str
+
+    @property
+    def per_second(self) -> float:
+        """The rate in bytes per second."""
+        return self.size_bytes / _SECONDS[self.unit]
+
+    @property
+    def burst_bytes(self) -> int:
+        """What may pass at once after a pause: what one second brings, or the largest datagram."""
+        return max(MAX_DATAGRAM_BYTES, math.ceil(self.per_second))
+
+    def __str__(self) -> str:
+        return f"{format_size(self.size_bytes)}/{self.unit}"
 
 
 def parse_duration(text: str) -> timedelta | None:
@@ -132,6 +156,13 @@ def parse_rate(text: str) -> Rate | None:
     return Rate(int(match.group(1)), match.group(2))
 
 
+def parse_byte_rate(text: str) -> ByteRate | None:
+    """Read ``10MiB/s`` or ``600KiB/m``; anything else is ``None``."""
+    match = _BYTE_RATE.fullmatch(text)
+    size = parse_size(match.group(1)) if match else None
+    return ByteRate(size, match.group(2)) if match and size else None
+
+
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -175,6 +206,19 @@ def _rate(value: Any) -> Rate:
     parsed = parse_rate(value) if isinstance(value, str) else None
     if parsed is None:
         raise refusal(codes.RATE, RATE_FORM, hint)
+    return parsed
+
+
+def _byte_rate(value: Any) -> ByteRate:
+    if isinstance(value, ByteRate):
+        return value
+    parsed = parse_byte_rate(value) if isinstance(value, str) else None
+    if parsed is None:
+        loose = _LOOSE_SIZE.fullmatch(value.partition("/")[0]) if isinstance(value, str) else None
+        hint = 'a size, "/" and s, m or h; bits are eight times as many'
+        if loose:
+            hint = f'did you mean "{loose.group(1)}{loose.group(2).upper()}iB/s"?'
+        raise refusal(codes.RATE, BYTE_RATE_FORM, hint)
     return parsed
 
 
@@ -224,6 +268,12 @@ ByteSize = Annotated[
 ]
 RateValue = Annotated[
     Rate, BeforeValidator(_rate), PlainSerializer(str, return_type=str), _text_schema("rate")
+]
+ByteRateValue = Annotated[
+    ByteRate,
+    BeforeValidator(_byte_rate),
+    PlainSerializer(str, return_type=str),
+    _text_schema("byte rate"),
 ]
 Name = Annotated[str, AfterValidator(_name), _text_schema("name")]
 Secret = Annotated[SecretStr, AfterValidator(_secret), _text_schema("secret")]

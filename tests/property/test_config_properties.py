@@ -26,9 +26,11 @@ from weirgate.shared.config.match import Match, ValueRule
 from weirgate.shared.config.scalars import (
     MAX_BYTES,
     MAX_DURATION,
+    ByteRate,
     Rate,
     format_duration,
     format_size,
+    parse_byte_rate,
     parse_duration,
     parse_rate,
     parse_size,
@@ -188,6 +190,13 @@ def test_rates_survive_being_written(count: int, unit: str) -> None:
     rate = Rate(count, unit)
     assert parse_rate(str(rate)) == rate
     assert rate.burst >= max(1.0, rate.per_second)
+
+
+@given(st.integers(1, MAX_BYTES), st.sampled_from("smh"))
+def test_byte_rates_survive_being_written(size_bytes: int, unit: str) -> None:
+    rate = ByteRate(size_bytes, unit)
+    assert parse_byte_rate(str(rate)) == rate
+    assert rate.burst_bytes >= max(65_536, rate.per_second)
 
 
 # Small vocabularies, so that matches and requests meet.

@@ -22,9 +22,6 @@ use weirgate_shared::reason::Reason;
 use crate::io::{Io, Replay, Stream};
 use crate::tls;
 
-/// Requests that may wait for a connection of one pool.
-const QUEUE: u32 = 1024;
-
 /// A connection to an endpoint.
 pub(crate) struct Connection {
     pub(crate) stream: Stream,
@@ -91,8 +88,7 @@ pub(crate) struct UpstreamPool {
 impl UpstreamPool {
     /// Whether member `index` may carry one more request.
     fn has_room(&self, index: usize) -> bool {
-        let limit = self.pool.settings.max_connections;
-        limit == 0 || self.pool.members[index].endpoint.connections.get() < limit || !self.idle[index].is_empty()
+        self.pool.has_room(index) || !self.idle[index].is_empty()
     }
 
     /// Choose a member that was not tried, waiting for room when every one is at its limit.
@@ -107,19 +103,18 @@ impl UpstreamPool {
         if let Some(index) = preferred.filter(|index| !tried.contains(index) && self.has_room(*index)) {
             return Ok(index);
         }
-        let limited = self.pool.settings.max_connections != 0;
         let untried = |index: usize| !tried.contains(&index);
-        if !limited {
+        if self.pool.settings.max_connections == 0 {
             return self.pool.pick(&untried, choice);
         }
-        deadline.set(self.pool.settings.connect_timeout_ms);
+        deadline.set(self.pool.settings.queue_timeout_ms);
         loop {
-            if let Ok(index) = self.pool.pick(&|index| untried(index) && self.has_room(index), choice) {
-                return Ok(index);
+            match self.pool.pick_with_room(&untried, &|index| self.has_room(index), choice) {
+                Err(Reason::PoolOverloaded) => {}
+                chosen => return chosen,
             }
-            self.pool.pick(&untried, choice)?;
-            if self.waiting.get() >= QUEUE {
-                return Err(Reason::PoolOverloaded);
+            if self.waiting.get() >= self.pool.settings.queue_size {
+                return Err(Reason::QueueFull);
             }
             stats.queued.add_one();
             self.waiting.set(self.waiting.get() + 1);

@@ -5,14 +5,17 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use weirgate_shared::cidr::LOCAL;
 use weirgate_shared::clock;
 use weirgate_shared::rate_table::{self, RateTable};
 use weirgate_shared::reason::Reason;
+use weirgate_shared::relay::Throttles;
 use weirgate_shared::shun_list::ShunList;
-use weirgate_shared::snapshot::Rate;
+use weirgate_shared::snapshot::{ByteRate, Rate};
 use weirgate_shared::source::{SourceCounts, SourceSlot};
+use weirgate_shared::throttle::Throttle;
 
 use crate::config::Listener;
 use crate::insight::ListenerStats;
@@ -36,6 +39,8 @@ impl Drop for Admitted {
 pub(crate) struct Gate {
     pub(crate) shuns: ShunList,
     rates: RateTable,
+    /// Of relayed streams only: whoever forges the sources of datagrams takes no place from them.
+    stream_bytes: Arc<RateTable>,
     /// Nobody outside can know which sources share a place.
     salt: u64,
 }
@@ -46,17 +51,33 @@ enum Counted {
     Listener = 1,
     Source = 2,
     Datagrams = 3,
+    BytesIn = 4,
+    BytesOut = 5,
+}
+
+/// Which way bytes go.
+#[derive(Clone, Copy)]
+pub(crate) enum Way {
+    /// From the client.
+    In,
+    /// To the client.
+    Out,
 }
 
 impl Gate {
     pub(crate) fn new() -> std::io::Result<Self> {
         let salt = RandomState::new().build_hasher().finish();
-        Ok(Self { shuns: ShunList::default(), rates: RateTable::create()?, salt })
+        let stream_bytes = Arc::new(RateTable::create()?);
+        Ok(Self { shuns: ShunList::default(), rates: RateTable::create()?, stream_bytes, salt })
+    }
+
+    fn scope(&self, counted: Counted, listener: &Listener) -> u64 {
+        self.salt ^ listener.key.wrapping_mul(8).wrapping_add(counted as u64)
     }
 
     fn take(&self, counted: Counted, listener: &Listener, source: IpAddr, rate: Option<&Rate>) -> bool {
         let Some(rate) = rate else { return true };
-        let scope = self.salt ^ listener.key.wrapping_mul(4).wrapping_add(counted as u64);
+        let scope = self.scope(counted, listener);
         let rate = rate_table::Rate { per_second: rate.per_second, burst: rate.burst };
         self.rates.take(scope, source, rate, clock::monotonic_us()).is_ok()
     }
@@ -64,10 +85,11 @@ impl Gate {
     /// Judge by shuns and rates. A source over its own rate takes nothing of the listener's.
     fn judge(&self, listener: &Listener, source: IpAddr) -> Result<(), Reason> {
         let settings = &listener.settings;
+        let prefix = settings.source_prefix.of(source);
         if self.shuns.contains(source, || clock::monotonic_us() / 1000) {
             return Err(Reason::Shunned);
         }
-        if !self.take(Counted::Source, listener, source, settings.new_connections_per_source.as_ref()) {
+        if !self.take(Counted::Source, listener, prefix, settings.new_connections_per_source.as_ref()) {
             return Err(Reason::SourceRate);
         }
         if !self.take(Counted::Listener, listener, LOCAL, settings.new_connections.as_ref()) {
@@ -80,8 +102,46 @@ impl Gate {
     pub(crate) fn admit_datagrams(&self, listener: &Listener, source: IpAddr, count: u64) -> u64 {
         match listener.settings.datagrams_per_source.as_ref() {
             None => count,
-            rate => (0..count).take_while(|_| self.take(Counted::Datagrams, listener, source, rate)).count() as u64,
+            rate => {
+                let source = listener.settings.source_prefix.of(source);
+                (0..count).take_while(|_| self.take(Counted::Datagrams, listener, source, rate)).count() as u64
+            }
         }
+    }
+
+    /// How many of the datagrams of these sizes, from or to a client, may pass: those before the first that may not.
+    pub(crate) fn admit_bytes(
+        &self,
+        listener: &Listener,
+        source: IpAddr,
+        way: Way,
+        sizes: impl Iterator<Item = u64>,
+    ) -> u64 {
+        let (counted, rate) = limit_of(listener, way);
+        let Some(rate) = rate else { return sizes.count() as u64 };
+        let (scope, source) = (self.scope(counted, listener), listener.settings.source_prefix.of(source));
+        let now_us = clock::monotonic_us();
+        let mut sizes = sizes;
+        let passes = |&bytes: &u64| self.rates.take_bytes(scope, source, rate, bytes, now_us);
+        sizes.by_ref().take_while(passes).count() as u64
+    }
+
+    /// What holds back a stream of a client.
+    pub(crate) fn throttles(&self, listener: &Listener, stats: &ListenerStats, client: IpAddr) -> Throttles {
+        let throttle = |way| {
+            let (counted, rate) = limit_of(listener, way);
+            let source = listener.settings.source_prefix.of(client);
+            let (table, waits) = (&self.stream_bytes, &stats.byte_waits);
+            Some(Throttle::new(Arc::clone(table), self.scope(counted, listener), source, rate?, Rc::clone(waits)))
+        };
+        Throttles { forth: throttle(Way::In), back: throttle(Way::Out) }
+    }
+}
+
+fn limit_of(listener: &Listener, way: Way) -> (Counted, Option<ByteRate>) {
+    match way {
+        Way::In => (Counted::BytesIn, listener.settings.bytes_in_per_source),
+        Way::Out => (Counted::BytesOut, listener.settings.bytes_out_per_source),
     }
 }
 
@@ -103,7 +163,7 @@ pub(crate) fn admit(
     }
     let slot = match settings.connections_per_source {
         0 => None,
-        limit => Some(sources.enter(source, limit).ok_or(Reason::SourceLimit)?),
+        limit => Some(sources.enter(settings.source_prefix.of(source), limit).ok_or(Reason::SourceLimit)?),
     };
     add(&stats.connections, 1);
     Ok(Admitted { _source: slot, stats: Rc::clone(stats) })
@@ -159,6 +219,44 @@ pub(crate) mod tests {
         let now_ms = clock::monotonic_us() / 1000;
         gate.shuns.replace(br#"[{"source":"10.0.0.0/8","ttl_ms":60000}]"#, now_ms).expect("valid");
         assert_eq!(judge("10.0.0.1"), Some(Reason::Shunned));
+    }
+
+    #[test]
+    fn the_prefix_of_the_listener_says_who_is_one_source() {
+        let limits = r#""allow":[],"deny":[],"connections_per_source":2,"max_connections":0,
+            "new_connections_per_source":{"per_second":0.001,"burst":3},"datagrams_per_source":{"per_second":0.001,"burst":2},
+            "bytes_in_per_source":{"per_second":0.001,"burst_bytes":1000},"bytes_out_per_source":{"per_second":0.001,"burst_bytes":500}"#;
+        let cases = [
+            ("", "2001:db8::1", "2001:db8::ffff:0:0:2", "2001:db8:0:1::1"),
+            ("", "192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
+            (r#","source_prefix":{"ipv4":24,"ipv6":48}"#, "2001:db8:1::1", "2001:db8:1:2::2", "2001:db8:2::1"),
+            (r#","source_prefix":{"ipv4":24,"ipv6":48}"#, "192.0.2.1", "192.0.2.255", "192.0.3.1"),
+        ];
+        for (prefix, one, alike, other) in cases {
+            let listener = listener(&format!("{limits}{prefix}"));
+            let (stats, gate) = (Rc::new(ListenerStats::default()), Gate::new().expect("memfd"));
+            let sources = SourceCounts::default();
+            let judge = |text: &str| admit(&listener, &stats, &sources, &gate, text.parse().expect("valid"));
+            let held = [judge(one), judge(alike)];
+            assert!(held.iter().all(Result::is_ok), "{one}");
+            assert_eq!([judge(one).err(), judge(alike).err()], [Some(Reason::SourceLimit), Some(Reason::SourceRate)]);
+            assert!(judge(other).is_ok());
+            let datagrams = |text: &str| gate.admit_datagrams(&listener, text.parse().expect("valid"), 2);
+            assert_eq!([datagrams(one), datagrams(alike), datagrams(other)], [2, 0, 2]);
+            let bytes = |text: &str, way| {
+                gate.admit_bytes(&listener, text.parse().expect("valid"), way, [400, 400, 400].into_iter())
+            };
+            assert_eq!([bytes(one, Way::In), bytes(alike, Way::In), bytes(other, Way::In)], [2, 0, 2]);
+            assert_eq!([bytes(one, Way::Out), bytes(alike, Way::Out), bytes(other, Way::Out)], [1, 0, 1]);
+            let waits = |text: &str| {
+                let mut back = gate.throttles(&listener, &stats, text.parse().expect("valid")).back.expect("limited");
+                // without a runtime there is no timer, so only one that need not wait may be asked
+                let free = back.poll_ready(&mut std::task::Context::from_waker(std::task::Waker::noop())).is_ready();
+                back.used(500);
+                !free
+            };
+            assert_eq!([waits(one), waits(other)], [false, false]);
+        }
     }
 
     #[test]

@@ -14,12 +14,13 @@ use weirgate_shared::cidr::canonical;
 use weirgate_shared::clock;
 use weirgate_shared::connection_id::ConnectionId;
 use weirgate_shared::endpoint::{Health, connect_reason};
-use weirgate_shared::net::{BATCH, Destination, coalesce, connect_datagram, reconnect_datagram};
+use weirgate_shared::net::{BATCH, DatagramBatch, Destination, coalesce, connect_datagram, reconnect_datagram};
 use weirgate_shared::pool::Pool;
 use weirgate_shared::proxy_header_write::datagram_header;
 use weirgate_shared::reason::Reason;
 use weirgate_shared::snapshot::ProxyProtocol;
 
+use crate::admit::Way;
 use crate::config::Listener;
 use crate::datagrams::{Datagrams, Door};
 use crate::insight::ClosedBy;
@@ -85,10 +86,22 @@ impl Datagrams {
         let mut end = end;
         if admitted < datagrams {
             stats.drop_datagrams(Reason::SourceRate, datagrams - admitted);
-            (end, bytes) = self.keep_first(from, admitted);
+            (end, bytes) = keep_first(&mut self.batch, from, admitted);
             datagrams = admitted;
             if datagrams == 0 {
                 return;
+            }
+        }
+        if listener.settings.bytes_in_per_source.is_some() {
+            let sizes = (from..end).flat_map(|slot| self.batch.datagram(slot).1.sizes());
+            let passing = door.slot.admit_bytes(client.ip(), Way::In, sizes);
+            if passing < datagrams {
+                stats.drop_datagrams(Reason::SourceBytes, datagrams - passing);
+                (end, bytes) = keep_first(&mut self.batch, from, passing);
+                datagrams = passing;
+                if datagrams == 0 {
+                    return;
+                }
             }
         }
         let found = door.sessions.find(client, local);
@@ -189,17 +202,6 @@ impl Datagrams {
                 self.open(number, door, listener, client, local).ok()
             }
         }
-    }
-
-    /// Forget all but the first `count` datagrams of the slots from `from` on: where they end, and their bytes.
-    fn keep_first(&mut self, from: usize, mut count: u64) -> (usize, u64) {
-        let (mut slot, mut bytes) = (from, 0);
-        while count > 0 {
-            count -= self.batch.keep_first(slot, count);
-            bytes += self.batch.datagram(slot).1.length as u64;
-            slot += 1;
-        }
-        (slot, bytes)
     }
 
     /// A new session, or why there is none.
@@ -319,10 +321,21 @@ impl Datagrams {
         let mut datagrams = 0;
         for slot in first..first + count {
             let received = self.batch.datagram(slot).1;
-            session.bytes_out += received.length as u64;
             stats.bytes_out.add(received.length as u64);
             datagrams += received.count();
-            self.answers.push((slot, Destination { peer: Some(session.client), source: session.local }));
+        }
+        let (client, mut end) = (session.client, first + count);
+        if door.slot.listener().settings.bytes_out_per_source.is_some() {
+            let sizes = (first..end).flat_map(|slot| self.batch.datagram(slot).1.sizes());
+            let passing = door.slot.admit_bytes(client.ip(), Way::Out, sizes);
+            if passing < datagrams {
+                stats.drop_datagrams(Reason::SourceBytes, datagrams - passing);
+                (end, _) = keep_first(&mut self.batch, first, passing);
+            }
+        }
+        for slot in first..end {
+            session.bytes_out += self.batch.datagram(slot).1.length as u64;
+            self.answers.push((slot, Destination { peer: Some(client), source: session.local }));
         }
         session.datagrams_out += datagrams;
         stats.datagrams_out.add(datagrams);
@@ -362,12 +375,19 @@ impl Datagrams {
     }
 }
 
+/// Forget all but the first `count` datagrams of the slots from `from` on: where they end, and their bytes.
+fn keep_first(batch: &mut DatagramBatch, from: usize, mut count: u64) -> (usize, u64) {
+    let (mut slot, mut bytes) = (from, 0);
+    while count > 0 {
+        count -= batch.keep_first(slot, count);
+        bytes += batch.datagram(slot).1.length as u64;
+        slot += 1;
+    }
+    (slot, bytes)
+}
+
 fn pick(pool: &Pool, tried: &[usize], client: SocketAddr, random: &Random) -> Result<usize, Reason> {
-    let limit = pool.settings.max_connections;
-    let allowed = |index: usize| {
-        !tried.contains(&index) && (limit == 0 || pool.members[index].endpoint.connections.get() < limit)
-    };
-    pool.pick(&allowed, &Choice { random, client })
+    pool.pick_with_room(&|index| !tried.contains(&index), &|index| pool.has_room(index), &Choice { random, client })
 }
 
 impl Session {

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 use rustc_hash::FxHashMap;
 use serde_json::Value;
@@ -9,6 +10,7 @@ use weirgate_shared::access_log::{AccessLog, Format, push_number_field, push_tex
 use weirgate_shared::connection_id::ConnectionId;
 use weirgate_shared::metrics::{Counter, Families, Histogram, Kind};
 use weirgate_shared::net::PathFacts;
+use weirgate_shared::place::Queue;
 use weirgate_shared::reason::Reason;
 use weirgate_shared::snapshot::{self, Protocol};
 
@@ -29,6 +31,8 @@ pub(crate) struct ListenerStats {
     pub(crate) duration: Histogram,
     pub(crate) datagrams_in: Counter,
     pub(crate) datagrams_out: Counter,
+    /// How often a stream had to wait for its source's rate of bytes.
+    pub(crate) byte_waits: Rc<Counter>,
     dropped: RefCell<FxHashMap<&'static str, u64>>,
     /// Segments sent again on relayed streams that have ended: to clients, to endpoints.
     pub(crate) retransmits: (Counter, Counter),
@@ -87,9 +91,13 @@ pub(crate) struct StreamRecord<'a> {
     pub(crate) endpoint: &'a str,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    /// Waiting for a place at an endpoint.
+    pub(crate) queue_us: u64,
     pub(crate) connect_us: u64,
     /// From the accept to the endpoint's first byte; 0 = there was none.
     pub(crate) first_byte_us: u64,
+    /// Held back by limits of bytes.
+    pub(crate) held_us: u64,
     pub(crate) total_us: u64,
     /// What the kernel knew of the path to the client.
     pub(crate) client_path: PathFacts,
@@ -123,8 +131,10 @@ impl<'a> StreamRecord<'a> {
             endpoint: "",
             bytes_in: 0,
             bytes_out: 0,
+            queue_us: 0,
             connect_us: 0,
             first_byte_us: 0,
+            held_us: 0,
             total_us: 0,
             client_path: PathFacts::default(),
             endpoint_path: None,
@@ -166,8 +176,10 @@ impl<'a> StreamRecord<'a> {
             push_number_field(out, "bytes_out", self.bytes_out);
             match &self.datagrams {
                 None => {
+                    push_number_field(out, "queue_us", self.queue_us);
                     push_number_field(out, "connect_us", self.connect_us);
                     push_number_field(out, "first_byte_us", self.first_byte_us);
+                    push_number_field(out, "held_us", self.held_us);
                     push_number_field(out, "client_rtt_us", self.client_path.round_trip_us.into());
                     push_number_field(out, "client_retransmits", self.client_path.retransmits.into());
                     if let Some(path) = self.endpoint_path {
@@ -219,6 +231,12 @@ pub(crate) fn listener_metrics<'a>(
     per_listener("weirgate_edge_bytes_out_total", Kind::Counter, "Bytes of relayed streams to clients.", |stats| {
         stats.bytes_out.value()
     });
+    per_listener(
+        "weirgate_edge_byte_limit_waits_total",
+        Kind::Counter,
+        "How often a relayed stream had to wait for its source's limit of bytes.",
+        |stats| stats.byte_waits.value(),
+    );
     let refused: Vec<(&str, &'static str, u64)> = listeners
         .clone()
         .flat_map(|(name, stats)| {
@@ -287,6 +305,25 @@ pub(crate) fn datagram_metrics<'a>(
     by_reason(families, "weirgate_edge_datagrams_dropped_total", "Datagrams not passed on, by reason.", || {
         listeners.clone().map(|(name, stats)| (name, &stats.dropped))
     });
+}
+
+/// The families of the queues for a place at an endpoint.
+pub(crate) fn queue_metrics<'a>(
+    families: &mut Families,
+    queues: &(impl Iterator<Item = (&'a str, &'a Queue)> + Clone),
+) {
+    let mut per_pool = |name: &str, kind: Kind, help: &str, value: fn(&Queue) -> u64| {
+        families.numbers(name, kind, help, queues.clone().map(|(pool, queue)| (vec![("pool", pool)], value(queue))));
+    };
+    per_pool("weirgate_edge_queue_length", Kind::Gauge, "Connections that wait for a place at an endpoint.", |queue| {
+        queue.len() as u64
+    });
+    per_pool(
+        "weirgate_edge_queued_total",
+        Kind::Counter,
+        "Connections that had to wait for a place at an endpoint.",
+        |queue| queue.waits.value(),
+    );
 }
 
 /// The families of the hand-over.

@@ -12,8 +12,8 @@ use weirgate_shared::snapshot::ProxyProtocol;
 
 use crate::opening::Opening;
 
-/// The client's bytes that may go in the header's segment.
-const FIRST_BYTES: usize = 8 * 1024;
+/// The client's bytes that may go in the header's segment, where nothing limits them.
+pub(crate) const FIRST_BYTES: usize = 8 * 1024;
 
 /// What goes to the endpoint first.
 #[derive(Default)]
@@ -26,7 +26,14 @@ pub(crate) struct Introduction {
 }
 
 impl Introduction {
-    pub(crate) fn of(version: ProxyProtocol, opening: &Opening, id: ConnectionId, client: &TcpStream) -> Self {
+    /// With at most `first_bytes` of the client's own.
+    pub(crate) fn of(
+        version: ProxyProtocol,
+        opening: &Opening,
+        id: ConnectionId,
+        client: &TcpStream,
+        first_bytes: usize,
+    ) -> Self {
         let mut bytes = Vec::new();
         if version == ProxyProtocol::Off {
             return Self::default();
@@ -40,7 +47,9 @@ impl Introduction {
         };
         header.write(version, &mut bytes);
         let header_bytes = bytes.len() as u64;
-        receive(client.as_fd(), &mut bytes, FIRST_BYTES);
+        if first_bytes > 0 {
+            receive(client.as_fd(), &mut bytes, first_bytes);
+        }
         Self { bytes, header_bytes }
     }
 }

@@ -5,7 +5,8 @@
 //! `protocol: tcp` and `tls` go to `proxy` instead, which relays to a pool. What has to be read of them
 //! before is `reception`'s: it reads the `opening`, asks `server_names`, and may hand over after all.
 //! `introduction` is what an endpoint is told of a client. `protocol: udp` is for `datagrams`: each goes
-//! its `datagram_path`, through one of the `sessions`. `streams` ends what an endpoint's end ends.
+//! its `datagram_path`, through one of the `sessions`. `seat` is where a stream waits when every endpoint is
+//! full; `streams` ends what an endpoint's end ends.
 
 mod acceptor;
 mod admit;
@@ -20,6 +21,7 @@ mod opening;
 mod plane;
 mod proxy;
 mod reception;
+mod seat;
 mod select;
 mod server_names;
 mod sessions;

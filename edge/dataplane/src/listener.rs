@@ -13,9 +13,10 @@ use weirgate_shared::clock;
 use weirgate_shared::metrics::Counter;
 use weirgate_shared::net::{Accepted, close_with_reset, listener_address, set_no_delay};
 use weirgate_shared::reason::Reason;
+use weirgate_shared::relay::Throttles;
 use weirgate_shared::source::SourceCounts;
 
-use crate::admit::{Admitted, Gate, admit};
+use crate::admit::{Admitted, Gate, Way, admit};
 use crate::config::{Config, Listener};
 use crate::insight::ListenerStats;
 
@@ -57,6 +58,16 @@ impl Slot {
     /// How many of so many datagrams of a client may pass.
     pub(crate) fn admit_datagrams(&self, source: IpAddr, count: u64) -> u64 {
         self.commons.gate.admit_datagrams(&self.listener.borrow(), source, count)
+    }
+
+    /// How many datagrams of these sizes may pass.
+    pub(crate) fn admit_bytes(&self, source: IpAddr, way: Way, sizes: impl Iterator<Item = u64>) -> u64 {
+        self.commons.gate.admit_bytes(&self.listener.borrow(), source, way, sizes)
+    }
+
+    /// What holds back a stream of a client under `listener`, which it came by.
+    pub(crate) fn throttles(&self, listener: &Listener, client: IpAddr) -> Throttles {
+        self.commons.gate.throttles(listener, &self.stats, client)
     }
 
     /// Count a connection or session.

@@ -132,6 +132,7 @@ impl Edge {
         self.generation.set(generation);
         let config = self.config.borrow();
         let mut listeners = self.listeners.borrow_mut();
+        config.pools.iter().for_each(|pool| pool.queue.follow(pool));
         listeners.release(&config, &self.commons);
         listeners.follow(&config, &self.commons, |slot| {
             let task = proxy::serve(Rc::clone(self), Rc::clone(slot), slot.socket.try_clone()?);
@@ -185,6 +186,9 @@ impl Edge {
     fn metrics(&self, mut families: Families, other_lost: u64) -> Vec<u8> {
         insight::listener_metrics(&mut families, self.listeners.borrow().stats());
         insight::stream_metrics(&mut families, self.listeners.borrow().stats());
+        let config = self.config.borrow();
+        let queues = config.pools.iter().filter(|pool| pool.settings.max_connections != 0);
+        insight::queue_metrics(&mut families, &queues.map(|pool| (pool.settings.name.as_str(), &*pool.queue)));
         insight::log_metrics(&mut families, &self.name, other_lost + self.log.borrow().lost());
         families.into_json()
     }
@@ -200,6 +204,8 @@ impl Worker for Edge {
     fn tick(&self) {
         self.deadlines.scan();
         self.log.borrow().flush();
+        // An endpoint may have come up, or its ejection may be over.
+        self.config.borrow().pools.iter().for_each(|pool| pool.queue.tell_freed());
         self.ticks.set(self.ticks.get() + 1);
         if self.lent.get() > 0 && self.ticks.get().is_multiple_of(FORGET_TICKS) {
             let _ = self.acceptor.post(Acceptor::forget_dead);

@@ -9,17 +9,18 @@ use weirgate_shared::balance::Choice;
 use weirgate_shared::clock;
 use weirgate_shared::connect::connect_endpoint;
 use weirgate_shared::deadline::Deadline;
-use weirgate_shared::endpoint::OpenConnection;
 use weirgate_shared::net::{AcceptError, accept, close_with_reset, is_readable, path_facts, watch_readable};
+use weirgate_shared::place::Place;
 use weirgate_shared::pool::Pool;
 use weirgate_shared::reason::Reason;
-use weirgate_shared::relay::{End, Side, relay};
+use weirgate_shared::relay::{End, Side, relay_throttled};
 
 use crate::insight::{ClosedBy, StreamRecord};
-use crate::introduction::Introduction;
+use crate::introduction::{FIRST_BYTES, Introduction};
 use crate::listener::{Arrival, Slot};
 use crate::plane::Edge;
-use crate::reception::{self, Held, Visit};
+use crate::reception::{self, Held, Socket, Visit};
+use crate::seat::find_seat;
 use crate::streams::Tie;
 
 /// Connections taken before other sockets get their turn.
@@ -94,20 +95,32 @@ pub(crate) async fn relay_stream(edge: Rc<Edge>, slot: Rc<Slot>, visit: Visit, h
     let _live = edge.enter();
     let stats = &slot.stats;
     let settings = &visit.listener.settings;
-    let mut record = StreamRecord { pool: &pool.settings.name, ..StreamRecord::of(&visit) };
-    let choice = Choice { random: &edge.random, client: visit.opening.client };
-    match connect(&pool, &choice, settings.connect_timeout_ms, &deadline).await {
-        Ok((index, mut upstream, _open, tie)) => {
+    let client = visit.opening.client;
+    let choice = Choice { random: &edge.random, client };
+    let Held { socket, admitted } = held;
+    let seat = find_seat(socket, pool, &choice, &deadline).await;
+    let pool = seat.pool;
+    let mut record = StreamRecord { pool: &pool.settings.name, queue_us: seat.waited_us, ..StreamRecord::of(&visit) };
+    let connected = match seat.found {
+        Ok(first) => connect(&pool, first, &choice, settings.connect_timeout_ms, &deadline).await,
+        Err(reason) => Err(reason),
+    };
+    match connected {
+        Ok((index, mut upstream, _place, tie)) => {
             let endpoint = &pool.members[index].endpoint;
             record.endpoint = &endpoint.address;
             let connected_us = clock::monotonic_us();
-            record.connect_us = connected_us - visit.accepted_us;
+            record.connect_us = connected_us - visit.accepted_us - seat.waited_us;
             let _in_flight = endpoint.enter();
-            match held.socket.watch() {
-                Ok(mut client) => {
-                    let first = Introduction::of(pool.settings.proxy_protocol, &visit.opening, visit.id, &client);
-                    let idle_ms = settings.idle_timeout_ms;
-                    let outcome = relay(&mut client, &mut upstream, first.bytes, Vec::new(), &deadline, idle_ms).await;
+            match seat.socket.map(Socket::watch) {
+                Some(Ok(mut client)) => {
+                    let throttles = slot.throttles(&visit.listener, visit.opening.client.ip());
+                    let own = if throttles.forth.is_some() { 0 } else { FIRST_BYTES };
+                    let first = Introduction::of(pool.settings.proxy_protocol, &visit.opening, visit.id, &client, own);
+                    let (read, idle_ms) = ((first.bytes, Vec::new()), settings.idle_timeout_ms);
+                    let outcome =
+                        relay_throttled(&mut client, &mut upstream, read, &deadline, idle_ms, throttles).await;
+                    record.held_us = outcome.held_us;
                     record.bytes_in = outcome.forth.saturating_sub(first.header_bytes);
                     record.bytes_out = outcome.back;
                     record.reason = end_reason(outcome.end, edge.closing.get());
@@ -135,16 +148,18 @@ pub(crate) async fn relay_stream(edge: Rc<Edge>, slot: Rc<Slot>, visit: Visit, h
                         endpoint.answered();
                     }
                 }
-                Err(_) => record.client_has_gone(),
+                _ => record.client_has_gone(),
             }
         }
         Err(reason) => {
             // A FIN would look like an empty answer; a reset says that there was none.
-            close_with_reset(held.socket.as_fd());
+            if let Some(socket) = seat.socket {
+                close_with_reset(socket.as_fd());
+            }
             record.reason = Some(reason);
         }
     }
-    drop(held.admitted);
+    drop(admitted);
     record.total_us = clock::monotonic_us() - visit.accepted_us;
     stats.bytes_in.add(record.bytes_in);
     stats.bytes_out.add(record.bytes_out);
@@ -165,34 +180,36 @@ fn end_reason(end: End, closing: bool) -> Option<Reason> {
     }
 }
 
-/// A connection to the chosen endpoint, or to the next one when that refuses or does not answer.
+/// A connection to the `first` endpoint, or a chosen one, or to the next one when that refuses or does not answer.
 async fn connect(
     pool: &Pool,
+    mut first: Option<usize>,
     choice: &Choice<'_>,
     timeout_ms: u64,
     deadline: &Deadline,
-) -> Result<(usize, TcpStream, OpenConnection, Tie), Reason> {
+) -> Result<(usize, TcpStream, Place, Tie), Reason> {
     let mut tried: Vec<usize> = Vec::new();
     let mut failure = Reason::NoEndpoint;
     for _ in 0..=pool.settings.retries {
-        let limit = pool.settings.max_connections;
-        let allowed = |index: usize| {
-            !tried.contains(&index) && (limit == 0 || pool.members[index].endpoint.connections.get() < limit)
+        let untried = |index: usize| !tried.contains(&index);
+        let picked = match first.take() {
+            Some(index) => Ok(index),
+            None => pool.pick_with_room(&untried, &|index| pool.has_room(index), choice),
         };
-        let index = match pool.pick(&allowed, choice) {
+        let index = match picked {
             Ok(index) => index,
             Err(reason) if tried.is_empty() => return Err(reason),
             Err(_) => return Err(failure),
         };
         let endpoint = &pool.members[index].endpoint;
         // Counted from the attempt on: a burst must not see the count of before it.
-        let open = endpoint.open();
+        let place = pool.open(index);
         let tie = Tie::to(endpoint);
         match connect_endpoint(endpoint, timeout_ms, deadline).await {
             Ok(stream) => {
                 endpoint.connected();
                 tie.fasten(pool.settings.on_down, deadline);
-                return Ok((index, stream, open, tie));
+                return Ok((index, stream, place, tie));
             }
             Err(reason) => failure = reason,
         }

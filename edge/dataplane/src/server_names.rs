@@ -77,7 +77,7 @@ mod tests {
             let text = format!(
                 r#"{{"name":"{name}","balance":{{"policy":"round_robin"}},"endpoints":[],"all_down":"fail_open",
                 "minimum_healthy_percent":0,"slow_start_ms":0,"eject":{{"max_percent":50,"early_close_ms":0}},"connect_timeout_ms":0,
-                "retries":0,"max_connections":0,"max_idle_connections":0,"idle_timeout_ms":0,"tls":null,
+                "retries":0,"max_connections":0,"queue_size":0,"queue_timeout_ms":0,"max_idle_connections":0,"idle_timeout_ms":0,"tls":null,
                 "proxy_protocol":"off","health":null}}"#
             );
             let settings: snapshot::Pool = serde_json::from_str(&text).expect("valid");

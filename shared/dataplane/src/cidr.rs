@@ -1,6 +1,6 @@
 //! Sets of IP prefixes, looked up by binary search over merged ranges.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use thiserror::Error;
 
@@ -85,15 +85,6 @@ pub fn canonical(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What limits count as one source: an IPv4 address, or an IPv6 /64.
-#[must_use]
-pub fn source_prefix(address: IpAddr) -> IpAddr {
-    match canonical(address) {
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from(u128::from(v6) & (u128::MAX << 64))),
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-    }
-}
-
 /// The address that stands for a Unix-socket peer: all of them are one local source.
 pub const LOCAL: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -118,6 +109,7 @@ fn covers<T: Ord + Copy>(ranges: &[(T, T)], value: T) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::Ipv6Addr;
 
     proptest! {
         #[test]
@@ -188,7 +180,6 @@ mod tests {
         assert!(set.contains("::ffff:10.1.2.3".parse().expect("valid")));
         assert!(set.contains("2001:db8:1::1".parse().expect("valid")));
         assert!(!set.contains("2001:db9::1".parse().expect("valid")));
-        assert_eq!(source_prefix("2001:db8::1:2:3:4".parse().expect("valid")).to_string(), "2001:db8::");
     }
 
     #[test]

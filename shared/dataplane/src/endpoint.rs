@@ -12,6 +12,7 @@ use crate::balance::Tables;
 use crate::clock;
 use crate::ejection::Ejection;
 use crate::metrics::Counter;
+use crate::place::Queue;
 use crate::reason::Reason;
 use crate::snapshot::EndpointReport;
 
@@ -273,6 +274,7 @@ pub fn connect_reason(error: &std::io::Error) -> Reason {
 pub struct EndpointRegistry {
     known: RefCell<FxHashMap<String, Weak<Endpoint>>>,
     reports: RefCell<BTreeMap<String, EndpointReport>>,
+    queues: RefCell<FxHashMap<String, Weak<Queue>>>,
     /// What pools that balance by hash keep over reloads.
     pub(crate) tables: Tables,
 }
@@ -297,6 +299,18 @@ impl EndpointRegistry {
         known.retain(|_, endpoint| endpoint.strong_count() > 0);
         known.insert(id.to_owned(), Rc::downgrade(&endpoint));
         endpoint
+    }
+
+    /// The queue of the pool of this name: the one that exists, or a new one.
+    pub(crate) fn queue(&self, pool: &str) -> Rc<Queue> {
+        let mut queues = self.queues.borrow_mut();
+        if let Some(queue) = queues.get(pool).and_then(Weak::upgrade) {
+            return queue;
+        }
+        let queue = Rc::new(Queue::default());
+        queues.retain(|_, queue| queue.strong_count() > 0);
+        queues.insert(pool.to_owned(), Rc::downgrade(&queue));
+        queue
     }
 
     /// Take over what the supervisor knows; returns the endpoints that fell.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::balance::{Choice, Policy, policy};
 pub use crate::endpoint::FULL_WARMTH;
 use crate::endpoint::{Endpoint, EndpointRegistry, Health};
+use crate::place::{Place, Queue};
 use crate::reason::Reason;
 use crate::snapshot::{self, AllDown};
 
@@ -48,6 +49,8 @@ pub struct Pool {
     /// Its endpoints by tier: by priority, in each the near ones first; otherwise in the order written.
     pub members: Vec<Member>,
     levels: Vec<Level>,
+    /// Who waits for a place at one of its endpoints; it outlives the snapshot.
+    pub queue: Rc<Queue>,
 }
 
 impl Pool {
@@ -74,7 +77,47 @@ impl Pool {
             policy: policy(&settings.balance, &members[..end], &registry.tables),
         };
         let ends = (1..=sorted.len()).filter(|&end| end == sorted.len() || tier(sorted[end - 1]) != tier(sorted[end]));
-        Self { levels: ends.map(level).collect(), settings: settings.clone(), members }
+        let queue = registry.queue(&settings.name);
+        Self { levels: ends.map(level).collect(), settings: settings.clone(), members, queue }
+    }
+
+    /// Choose a member that `untried` permits and that has room for one more connection.
+    ///
+    /// Errors: `pool_overloaded` when there is one to wait for; otherwise as [`Self::pick`]. An endpoint that
+    /// is down is no substitute for one that has no room.
+    pub fn pick_with_room(
+        &self,
+        untried: &dyn Fn(usize) -> bool,
+        has_room: &dyn Fn(usize) -> bool,
+        choice: &Choice<'_>,
+    ) -> Result<usize, Reason> {
+        if self.settings.max_connections == 0 {
+            return self.pick(untried, choice);
+        }
+        let eligible = |index: usize| self.members[index].weight > 0 && untried(index);
+        let usable = |index: usize| self.members[index].endpoint.usable();
+        let any = |test: &dyn Fn(usize) -> bool| (0..self.members.len()).any(test);
+        let any_usable = any(&|index| eligible(index) && usable(index));
+        let allowed = |index: usize| untried(index) && has_room(index) && (!any_usable || usable(index));
+        self.pick(&allowed, choice).map_err(|reason| {
+            let opens = self.settings.all_down == AllDown::FailOpen;
+            let stays = |index: usize| self.members[index].endpoint.health() != Health::Draining;
+            let later = any_usable || opens && any(&|index| eligible(index) && stays(index));
+            if reason == Reason::NoEndpoint && later { Reason::PoolOverloaded } else { reason }
+        })
+    }
+
+    /// Whether a member is below its limit of connections.
+    #[must_use]
+    pub fn has_room(&self, index: usize) -> bool {
+        let limit = self.settings.max_connections;
+        limit == 0 || self.members[index].endpoint.connections.get() < limit
+    }
+
+    /// Count a connection to a member; it gives its place to whoever waits.
+    #[must_use]
+    pub fn open(&self, index: usize) -> Place {
+        Place::new(self.members[index].endpoint.open(), &self.queue)
     }
 
     /// Choose a member that `allowed` permits (not tried yet, below its limits).
@@ -186,6 +229,8 @@ mod tests {
             connect_timeout_ms: 0,
             retries: 0,
             max_connections: 0,
+            queue_size: 0,
+            queue_timeout_ms: 0,
             max_idle_connections: 0,
             idle_timeout_ms: 0,
             tls: None,
@@ -235,6 +280,34 @@ mod tests {
         assert_eq!(pool(AllDown::FailOpen, &[0, 0], &registry).pick(&|_| true, &choice), Err(Reason::PoolEmpty));
         assert_eq!(pool(AllDown::FailOpen, &[], &registry).pick(&|_| true, &choice), Err(Reason::PoolEmpty));
         assert_eq!(open.find("e1"), Some(1));
+    }
+
+    #[test]
+    fn a_full_endpoint_is_waited_for_and_a_down_one_takes_nothing_in_its_stead() {
+        let random = Random::seeded(1);
+        let choice = anybody(&random);
+        for all_down in [AllDown::FailOpen, AllDown::FailClosed] {
+            let registry = EndpointRegistry::default();
+            let mut settings = settings(all_down, &[(1, 0, false), (1, 0, false), (0, 0, false)]);
+            settings.max_connections = 1;
+            let pool = Pool::new(&settings, &registry);
+            let pick =
+                |untried: &dyn Fn(usize) -> bool| pool.pick_with_room(untried, &|index| pool.has_room(index), &choice);
+            report(&registry, &["up", "down"]);
+            let place = pool.open(pick(&|_| true).expect("room"));
+            assert_eq!(pool.members[0].endpoint.connections.get(), 1);
+            assert_eq!(pick(&|_| true), Err(Reason::PoolOverloaded));
+            report(&registry, &["up", "up"]);
+            assert_eq!(pick(&|_| true), Ok(1));
+            report(&registry, &["down", "down"]);
+            let (open, alone) = (all_down == AllDown::FailOpen, |index| index == 0);
+            assert_eq!(pick(&|_| true), if open { Ok(1) } else { Err(Reason::NoEndpoint) });
+            assert_eq!(pick(&alone), Err(if open { Reason::PoolOverloaded } else { Reason::NoEndpoint }));
+            assert_eq!(pick(&|_| false), Err(Reason::NoEndpoint));
+            drop(place);
+            report(&registry, &["up", "down"]);
+            assert_eq!(pick(&|_| true), Ok(0));
+        }
     }
 
     #[test]

@@ -90,11 +90,13 @@ reasons! {
     TotalTimeout = "total_timeout", Upstream, 504, "The exchange took longer than the route's total timeout.";
     RateLimited = "rate_limited", Overload, 429, "The source is over the route's rate limit.";
     PoolOverloaded = "pool_overloaded", Overload, 503, "Every endpoint has its maximum of connections and none came free in time.";
+    QueueFull = "queue_full", Overload, 503, "Every endpoint has its maximum of connections, and as many as may wait for a place do.";
     Exhausted = "exhausted", Overload, 503, "The process has no file descriptor left for the connection.";
     Denied = "denied", Downstream, 0, "The source is denied by the listener's lists.";
     SourceLimit = "source_limit", Overload, 0, "The source has its maximum of concurrent connections.";
     ListenerFull = "listener_full", Overload, 0, "The listener has its maximum of connections.";
     SourceRate = "source_rate", Overload, 0, "The source opens connections, or sends datagrams, faster than the listener lets it.";
+    SourceBytes = "source_bytes", Overload, 0, "More bytes come from the source, or are sent to it, than the listener lets pass: the datagram is dropped.";
     ListenerRate = "listener_rate", Overload, 0, "Connections come faster than the listener takes them.";
     Shunned = "shunned", Downstream, 0, "The source is on the shun list.";
     SessionLimit = "session_limit", Overload, 0, "The listener has its maximum of UDP sessions, and all of them are active.";

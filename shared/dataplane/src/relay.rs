@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use crate::clock;
 use crate::deadline::Deadline;
 use crate::net::{Pipe, close_with_reset, splice};
+use crate::throttle::Throttle;
 
 /// Bytes of one direction after which it is bulk.
 pub const BULK_BYTES: u64 = 96 * 1024;
@@ -65,6 +66,17 @@ pub struct Outcome {
     pub first_back_us: Option<u64>,
     /// Who was first to end, be it by half-close or reset.
     pub ended_first: Option<Side>,
+    /// How long throttles have held it, both directions together.
+    pub held_us: u64,
+}
+
+/// What holds the directions back, if anything does.
+#[derive(Default)]
+pub struct Throttles {
+    /// From the first stream to the second.
+    pub forth: Option<Throttle>,
+    /// From the second stream to the first.
+    pub back: Option<Throttle>,
 }
 
 /// A stream that can be relayed.
@@ -95,6 +107,7 @@ struct Direction {
     /// A TLS session may hold bytes that its socket has not taken yet.
     unflushed: bool,
     bytes: u64,
+    throttle: Option<Box<Throttle>>,
 }
 
 /// Which side of a direction failed.
@@ -112,8 +125,20 @@ pub async fn relay<A: Stream, B: Stream>(
     idle: &Deadline,
     idle_ms: u64,
 ) -> Outcome {
-    let mut up = Direction::starting_with(forth);
-    let mut down = Direction::starting_with(back);
+    relay_throttled(first, second, (forth, back), idle, idle_ms, Throttles::default()).await
+}
+
+/// The same, each direction held back by its throttle. `read` are the bytes already read, forth and back.
+pub async fn relay_throttled<A: Stream, B: Stream>(
+    first: &mut A,
+    second: &mut B,
+    read: (Vec<u8>, Vec<u8>),
+    idle: &Deadline,
+    idle_ms: u64,
+    throttles: Throttles,
+) -> Outcome {
+    let mut up = Direction::starting_with(read.0, throttles.forth);
+    let mut down = Direction::starting_with(read.1, throttles.back);
     let (mut hung_up_us, mut first_back_us, mut ended_first) = (None, None, None);
     idle.set(idle_ms);
     let end = poll_fn(|context| {
@@ -125,6 +150,11 @@ pub async fn relay<A: Stream, B: Stream>(
         }
         if first_back_us.is_none() && down.bytes > 0 {
             first_back_us = Some(clock::monotonic_us());
+        }
+        let waits_ms = up.waits_ms().max(down.waits_ms());
+        if waits_ms > 0 && idle_ms > 0 {
+            // Bytes are there: it is we who do not take them.
+            idle.set(idle_ms.saturating_add(waits_ms));
         }
         let broken =
             matches!(forth, Poll::Ready(Err(Failure::Sink))) || matches!(back, Poll::Ready(Err(Failure::Source)));
@@ -155,12 +185,14 @@ pub async fn relay<A: Stream, B: Stream>(
         End::SecondReset => close_with_reset(first.socket().as_fd()),
         End::Finished | End::Idle => {}
     }
-    Outcome { forth: up.bytes, back: down.bytes, end, hung_up_us, first_back_us, ended_first }
+    let held_us = up.held_us() + down.held_us();
+    Outcome { forth: up.bytes, back: down.bytes, end, hung_up_us, first_back_us, ended_first, held_us }
 }
 
 impl Direction {
-    fn starting_with(bytes: Vec<u8>) -> Self {
+    fn starting_with(bytes: Vec<u8>, throttle: Option<Throttle>) -> Self {
         let mut direction = Self::default();
+        direction.throttle = throttle.map(Box::new);
         direction.bytes = bytes.len() as u64;
         direction.unsent = bytes;
         direction
@@ -212,17 +244,39 @@ impl Direction {
                 self.closed = true;
                 continue;
             }
-            let moved = if self.bulk(from, to) {
-                ready!(self.poll_into_pipe(context, from, usize::MAX))
-            } else {
-                ready!(self.poll_copy(context, from, to))
+            let limit = match &mut self.throttle {
+                None => usize::MAX,
+                Some(throttle) => {
+                    // Nothing is reserved for a stream that is silent. An error shows when it is read.
+                    let _ = ready!(from.socket().poll_read_ready(context));
+                    ready!(throttle.poll_ready(context))
+                }
             };
-            match moved {
+            let moved = if self.bulk(from, to) {
+                self.poll_into_pipe(context, from, limit)
+            } else {
+                self.poll_copy(context, from, to, limit)
+            };
+            if let Some(throttle) = &mut self.throttle {
+                match &moved {
+                    Poll::Ready(Ok(count)) if *count > 0 => throttle.used(*count),
+                    _ => throttle.give_back(),
+                }
+            }
+            match ready!(moved) {
                 Ok(0) => self.ended = true,
                 Ok(count) => self.bytes += count as u64,
                 Err(failure) => return Poll::Ready(Err(failure)),
             }
         }
+    }
+
+    fn waits_ms(&self) -> u64 {
+        self.throttle.as_ref().map_or(0, |throttle| throttle.waits_ms())
+    }
+
+    fn held_us(&self) -> u64 {
+        self.throttle.as_ref().map_or(0, |throttle| throttle.held_us())
     }
 
     fn bulk<A: Stream, B: Stream>(&mut self, from: &A, to: &B) -> bool {
@@ -238,9 +292,11 @@ impl Direction {
         context: &mut Context<'_>,
         from: &mut A,
         to: &mut B,
+        limit: usize,
     ) -> Poll<Result<usize, Failure>> {
         COPY.with_borrow_mut(|buffer| {
-            let mut target = ReadBuf::new(buffer);
+            let limit = limit.min(buffer.len());
+            let mut target = ReadBuf::new(&mut buffer[..limit]);
             if ready!(Pin::new(from).poll_read(context, &mut target)).is_err() {
                 return Poll::Ready(Err(Failure::Source));
             }

@@ -120,6 +120,12 @@ pub struct Listener {
     pub new_connections_per_source: Option<Rate>,
     #[serde(default)]
     pub datagrams_per_source: Option<Rate>,
+    #[serde(default)]
+    pub bytes_in_per_source: Option<ByteRate>,
+    #[serde(default)]
+    pub bytes_out_per_source: Option<ByteRate>,
+    #[serde(default)]
+    pub source_prefix: SourcePrefix,
     /// Read by the supervisor only: it binds the sockets.
     #[serde(default)]
     pub socket: Option<serde_json::Value>,
@@ -133,6 +139,31 @@ pub struct Rate {
     pub per_second: f64,
     /// At once after a pause.
     pub burst: u32,
+}
+
+/// How many bytes may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ByteRate {
+    /// On average.
+    pub per_second: f64,
+    /// At once after a pause; at least the largest datagram.
+    pub burst_bytes: u64,
+}
+
+/// How many leading bits of an address make a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct SourcePrefix {
+    pub ipv4: u32,
+    pub ipv6: u32,
+}
+
+impl Default for SourcePrefix {
+    fn default() -> Self {
+        Self { ipv4: 32, ipv6: 64 }
+    }
 }
 
 /// Where the connections of a `tls` listener go, by SNI: exact names and `*.` wildcards.
@@ -278,6 +309,11 @@ pub struct Pool {
     pub connect_timeout_ms: u64,
     pub retries: u32,
     pub max_connections: u32,
+    /// Connections or requests that may wait for a place; 0 = none.
+    #[serde(default)]
+    pub queue_size: u32,
+    #[serde(default)]
+    pub queue_timeout_ms: u64,
     pub max_idle_connections: u32,
     pub idle_timeout_ms: u64,
     pub tls: Option<PoolTls>,
@@ -393,11 +429,23 @@ pub enum ValueKind {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs)]
 pub enum Filter {
-    RewritePrefix { prefix: String },
+    RewritePrefix {
+        prefix: String,
+    },
     RequestHeaders(HeaderEdit),
     ResponseHeaders(HeaderEdit),
-    RateLimit { per_second: f64, burst: u32 },
-    Sticky { cookie: String, max_age_ms: u64, secure: bool, path: String },
+    RateLimit {
+        per_second: f64,
+        burst: u32,
+        #[serde(default)]
+        source_prefix: SourcePrefix,
+    },
+    Sticky {
+        cookie: String,
+        max_age_ms: u64,
+        secure: bool,
+        path: String,
+    },
 }
 
 /// Changes to a header block, made in the order remove, set, add.

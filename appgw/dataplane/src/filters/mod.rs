@@ -58,8 +58,8 @@ pub(crate) struct Surroundings<'a> {
 /// The registry: one line a filter.
 pub(crate) fn build(filter: &snapshot::Filter, around: &Surroundings<'_>) -> Result<Box<dyn Filter>, SnapshotError> {
     Ok(match filter {
-        snapshot::Filter::RateLimit { per_second, burst } => {
-            Box::new(rate_limit::RateLimit::new(*per_second, *burst, around))
+        snapshot::Filter::RateLimit { per_second, burst, source_prefix } => {
+            Box::new(rate_limit::RateLimit::new(*per_second, *burst, *source_prefix, around))
         }
         snapshot::Filter::RequestHeaders(edit) => Box::new(header_edit::RequestHeaders::new(edit)),
         snapshot::Filter::ResponseHeaders(edit) => Box::new(header_edit::ResponseHeaders::new(edit)),

@@ -5,25 +5,28 @@ use std::hash::{Hash, Hasher};
 use rustc_hash::FxHasher;
 use weirgate_shared::rate_table::Rate;
 use weirgate_shared::reason::Reason;
+use weirgate_shared::snapshot::SourcePrefix;
 
 use super::{Filter, RequestContext, Surroundings};
 
 pub(super) struct RateLimit {
     rate: Rate,
     scope: u64,
+    prefix: SourcePrefix,
 }
 
 impl RateLimit {
-    pub(super) fn new(per_second: f64, burst: u32, around: &Surroundings<'_>) -> Self {
+    pub(super) fn new(per_second: f64, burst: u32, prefix: SourcePrefix, around: &Surroundings<'_>) -> Self {
         let mut hasher = FxHasher::default();
         (around.route, around.position).hash(&mut hasher);
-        Self { rate: Rate { per_second, burst }, scope: hasher.finish() }
+        Self { rate: Rate { per_second, burst }, scope: hasher.finish(), prefix }
     }
 }
 
 impl Filter for RateLimit {
     fn request(&self, context: &mut RequestContext<'_>) -> Result<(), Reason> {
-        context.rates.take(self.scope, context.source, self.rate, context.now_us).map_err(|wait_ms| {
+        let source = self.prefix.of(context.source);
+        context.rates.take(self.scope, source, self.rate, context.now_us).map_err(|wait_ms| {
             context.retry_after = Some(wait_ms.div_ceil(1000).max(1));
             Reason::RateLimited
         })
@@ -41,7 +44,7 @@ mod tests {
     fn beyond_the_burst_it_is_refused_and_told_when_to_come_back() {
         let rates = RateTable::create().expect("memfd");
         let around = Surroundings { route: "r", position: 0, pool: None, cookie_secret: "" };
-        let filter = RateLimit::new(0.5, 2, &around);
+        let filter = RateLimit::new(0.5, 2, SourcePrefix::default(), &around);
         let mut head = RequestHead::default();
         let mut ask = |now_us| filter_request(&filter, &mut head, now_us, &rates, None);
         assert_eq!((ask(1_000).0, ask(1_000).0), (Ok(()), Ok(())));

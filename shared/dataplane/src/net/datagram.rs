@@ -41,6 +41,15 @@ impl Received {
     }
 }
 
+impl Received {
+    /// The size of each of its datagrams, in bytes.
+    pub fn sizes(&self) -> impl Iterator<Item = u64> + use<> {
+        let (length, segment) = (self.length as u64, u64::from(self.segment_bytes));
+        let each = if segment == 0 { length } else { segment };
+        (0..self.count()).map(move |index| each.min(length - index * each))
+    }
+}
+
 /// Where a datagram goes: `None` for the peer of a connected socket.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Destination {

@@ -1,0 +1,38 @@
+"""Opens connections as fast as it can: ``python flood.py SOURCE PORT SECONDS`` prints how many."""
+
+import contextlib
+import socket
+import struct
+import sys
+import time
+
+RESET = struct.pack("ii", 1, 0)
+IP_BIND_ADDRESS_NO_PORT = 24
+OPEN_AT_ONCE = 64
+
+
+def flood(source: str, port: int, seconds: float) -> int:
+    """Open connections one after the other, never waiting for an answer; return how many."""
+    deadline, opened = time.monotonic() + seconds, 0
+    held: list[socket.socket] = []
+    while time.monotonic() < deadline:
+        for _ in range(OPEN_AT_ONCE):
+            connection = socket.socket()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+            connection.settimeout(0)
+            with contextlib.suppress(OSError):
+                connection.bind((source, 0))
+                with contextlib.suppress(BlockingIOError):
+                    connection.connect(("127.0.0.1", port))
+                opened += 1
+            held.append(connection)
+        while len(held) > OPEN_AT_ONCE:
+            held.pop(0).close()
+    for connection in held:
+        connection.close()
+    return opened
+
+
+if __name__ == "__main__":
+    sys.stdout.write(str(flood(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))))
