@@ -44,7 +44,7 @@ class Outcome:
     flows_without_an_echo_at_the_end: int
 
 
-def judge(load: dict[str, Any], seen: Sequence[Seen], *, killed_ns: int) -> Outcome:
+def outcome_of(load: dict[str, Any], seen: Sequence[Seen], *, killed_ns: int) -> Outcome:
     """Compare what was sent with what each endpoint got; the first of them was killed.
 
     Args:
@@ -139,7 +139,7 @@ def measure(options: argparse.Namespace, work: Path, stack: ExitStack) -> dict[s
     load, spent, killed_ns = _drive(options, ground, subject, sinks[0])
     drops, counted = queue_drops(), counted_by_weirgate(admin)
     seen = [read_counts(counts_of(ground, port), options.flows) for port in ports]
-    outcome = judge(load, seen, killed_ns=killed_ns)
+    outcome = outcome_of(load, seen, killed_ns=killed_ns)
     known = {
         "in the listener's queue": drops.get(subject.tcp, 0),
         "in the queues of the other endpoints": sum(drops.get(port, 0) for port in ports[1:]),

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from benchmarks.datagram_failover import Outcome, judge, queue_drops
+from benchmarks.datagram_failover import Outcome, outcome_of, queue_drops
 from benchmarks.datagram_sink import read_counts
 
 from tests.support.processes import finished, process
@@ -55,7 +55,7 @@ async def _outcome(directory: Path, target: int, ports: list[int], victim: int) 
     done = await sending
     assert done.code == 0, done.text
     seen = [read_counts(directory / f"{port}.counts", FLOWS) for port in ports]
-    return judge(json.loads(done.out), seen, killed_ns=killed_ns)
+    return outcome_of(json.loads(done.out), seen, killed_ns=killed_ns)
 
 
 async def test_every_flow_of_a_killed_endpoint_moves(tmp_path: Path) -> None:
