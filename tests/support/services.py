@@ -8,7 +8,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,8 +78,8 @@ async def postgresql(name: str) -> AsyncIterator[Peer]:
             "unix_socket_directories": "",
             "fsync": "off",
             "ssl": "on",
-            "ssl_cert_file": files.cert,
-            "ssl_key_file": files.key,
+            "ssl_cert_file": str(files.cert),
+            "ssl_key_file": str(files.key),
         }
         extra = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         command = (server, "-D", home / "data", "-p", str(port), *extra)
@@ -90,7 +90,7 @@ async def postgresql(name: str) -> AsyncIterator[Peer]:
 
 
 @contextlib.asynccontextmanager
-async def dnsmasq(directory: Path, records: dict[str, Sequence[str]]) -> AsyncIterator[Peer]:
+async def dnsmasq(directory: Path, records: Mapping[str, Sequence[str]]) -> AsyncIterator[Peer]:
     """Run a name server, UDP and TCP on one port, that knows these names' addresses."""
     port = free_port()
     hosts = directory / "hosts"
