@@ -82,7 +82,7 @@ async def postgresql(name: str) -> AsyncIterator[Peer]:
             "ssl_key_file": str(files.key),
         }
         extra = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        command = (server, "-D", home / "data", "-p", str(port), *extra)
+        command = (server, "-D", str(home / "data"), "-p", str(port), *extra)
         async with listening(
             home, port, *command, user=NOBODY, stop_signal=signal.SIGINT
         ) as peer:  # INT = end the sessions, and then yourself
