@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 
 from weirgate.shared.addresses import split_address
 from weirgate.shared.health.check import Check, Target, Tls
+from weirgate.shared.health.exhaustion import ExhaustedError, is_ours
 from weirgate.shared.health.introduction import introduction
 from weirgate.shared.health.response import BadResponseError, ResponseReader
 
@@ -31,6 +32,9 @@ async def probe(target: Target, addresses: Sequence[str]) -> Result:
     """Check an endpoint at its addresses in order; the first that passes decides.
 
     All addresses share the one timeout.
+
+    Raises:
+        ExhaustedError: This host could not make the check.
     """
     last = Result("the endpoint has no address")
     try:
@@ -52,6 +56,8 @@ async def _probe_address(target: Target, address: str) -> Result:
         transport, _ = await _connect(lambda: _Knock(version), target, address)
         _close(transport, target.check.tls)
     except (OSError, ssl.CertificateError) as error:
+        if is_ours(error):
+            raise ExhaustedError(_reason(error)) from error
         return Result(_reason(error))
     except BadResponseError as error:
         return Result(str(error))

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 
 from weirgate.shared.health.check import Target
+from weirgate.shared.health.exhaustion import ExhaustedError, Word
 from weirgate.shared.health.probe import Result, probe
 
 Addresses = Callable[[str], Sequence[str]]
@@ -29,6 +30,7 @@ class Prober:
         self._record = record
         self._spread = spread or random.Random()  # noqa: S311 - jitter, not a secret
         self._slots = asyncio.Semaphore(concurrency)
+        self._word = Word()
         self._tasks: dict[Target, asyncio.Task[None]] = {}
 
     def update(self, targets: Iterable[Target]) -> None:
@@ -53,14 +55,21 @@ class Prober:
         while True:
             async with self._slots:
                 result = await self._check(target)
-            self._record(target, result)
+            if result is not None:
+                self._record(target, result)
             await asyncio.sleep(self._pause(target))
 
-    async def _check(self, target: Target) -> Result:
+    async def _check(self, target: Target) -> Result | None:
+        """Check once; None = this host could not, which says nothing of the endpoint."""
         try:
-            return await probe(target, self._addresses(target.endpoint_id))
+            result = await probe(target, self._addresses(target.endpoint_id))
+        except ExhaustedError as error:
+            self._word.exhausted(error)
+            return None
         except Exception as error:  # noqa: BLE001 - a bug met by one endpoint must not stop its checks
             return Result(f"the check itself failed: {type(error).__name__}: {error}")
+        self._word.made()
+        return result
 
     def _pause(self, target: Target) -> float:
         check = target.check

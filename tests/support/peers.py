@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -70,17 +71,25 @@ class Peer:
 
 def tool(name: str) -> str:
     """Return the path of a tool, or skip the test."""
-    for place in (shutil.which(name), shutil.which(name, path="/usr/sbin:/sbin")):
+    postgresql = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    hidden = ":".join(["/usr/sbin", "/sbin", *map(str, postgresql)])
+    for place in (shutil.which(name), shutil.which(name, path=hidden)):
         if place:
             return place
     pytest.skip(f"{name} is not installed")
 
 
 @contextlib.asynccontextmanager
-async def listening(directory: Path, port: int, *command: str | Path) -> AsyncIterator[Peer]:
+async def listening(
+    directory: Path,
+    port: int,
+    *command: str | Path,
+    user: str | None = None,
+    stop_signal: signal.Signals = signal.SIGTERM,
+) -> AsyncIterator[Peer]:
     """Run a command until its port accepts, and end it at the end."""
     log = directory / f"{Path(str(command[0])).name}-{port}.log"
-    async with process(*command, log=log) as child:
+    async with process(*command, log=log, user=user, stop_signal=stop_signal) as child:
 
         async def accepts() -> bool:
             assert child.returncode is None, log.read_text()

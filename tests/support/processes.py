@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 import os
+import pwd
 import resource
 import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.asynccontextmanager
@@ -16,8 +18,12 @@ async def process(
     log: Path,
     env: Mapping[str, str] | None = None,
     stop_signal: signal.Signals = signal.SIGTERM,
+    user: str | None = None,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a program with its output in a file; at the end stop it, and kill it if it stays."""
+    """Run a program with its output in a file; at the end stop it, and kill it if it stays.
+
+    ``user`` is whom it runs as, instead of us.
+    """
     with log.open("ab") as output:
         child = await asyncio.create_subprocess_exec(
             *map(str, command),
@@ -25,6 +31,7 @@ async def process(
             stdout=output,
             stderr=output,
             env={**os.environ, **(env or {})},
+            **_as(user),
         )
     try:
         yield child
@@ -50,6 +57,7 @@ async def finished(
     input: bytes = b"",  # noqa: A002 - what the standard library calls it
     env: Mapping[str, str] | None = None,
     within_s: float = 60.0,
+    user: str | None = None,
 ) -> Finished:
     """Run a program to its end."""
     child = await asyncio.create_subprocess_exec(
@@ -58,6 +66,7 @@ async def finished(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **(env or {})},
+        **_as(user),
     )
     try:
         async with asyncio.timeout(within_s):
@@ -68,6 +77,13 @@ async def finished(
         raise
     assert child.returncode is not None
     return Finished(child.returncode, out, errors)
+
+
+def _as(user: str | None) -> dict[str, Any]:
+    if user is None:
+        return {}
+    account = pwd.getpwnam(user)
+    return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
 
 async def end(

@@ -13,6 +13,9 @@ from benchmarks import cpu, report
 from benchmarks.bars import BARS, Bar, Sample, assess, judge, per_round
 from benchmarks.cases import CASES
 from benchmarks.clients import parse_wrk, sum_handshakes
+from benchmarks.datagram_failover import outcome_of
+from benchmarks.datagram_flows import asked_of, sent_of
+from benchmarks.datagram_sink import Seen
 from benchmarks.load_case import find_bottleneck
 from benchmarks.netns import plan_cores
 from benchmarks.own_cases import routes_template
@@ -301,3 +304,26 @@ def test_readme_keeps_all_but_what_stands_between_the_markers() -> None:
 def test_readme_without_both_markers_is_refused(readme: str) -> None:
     with pytest.raises(ValueError, match="bench:begin"):
         report.into_readme(readme, "table")
+
+
+def test_turns_of_flows_and_of_echoes_add_up() -> None:
+    flows, total, every = 7, 100, 4
+    turns = [divmod(turn, flows) for turn in range(total)]
+    for flow in range(flows):
+        mine = [number for number, other in turns if other == flow]
+        assert sent_of(flow, flows, total) == len(mine)
+        asked = sum((flow + number) % every == 0 for number in mine)
+        assert asked_of(flow, flows, total, every) == asked
+
+
+def test_a_flow_has_moved_when_another_endpoint_got_it_and_its_echoes_still_come() -> None:
+    load = {"sent": 40, "seconds": 10.0, "echo_every": 4, "echoes": [2, 3, 1, 1]}
+    load["last_echo_s"] = [9.9, 9.9, 9.9, 5.0]
+    killed = Seen([5, 0, 5, 5], [1, 0, 1, 1])
+    other = Seen([4, 10, 0, 4], [2_000_000, 1, 0, 3_000_000])
+    outcome = outcome_of(load, [killed, other], killed_ns=1_000_000)
+    assert (outcome.sent, outcome.lost) == (40, 7)
+    assert (outcome.flows_of_the_killed, outcome.flows_that_moved) == (3, 1)
+    assert outcome.slowest_move_ms == 1.0
+    assert outcome.flows_without_an_echo_at_the_end == 1
+    assert outcome.echoes_lost == outcome.echoes_asked - 7

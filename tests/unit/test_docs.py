@@ -75,6 +75,19 @@ def test_the_life_of_a_request_passes_every_module_of_a_data_plane(folder: str) 
     assert [name for name in modules if f"`{name}`" not in page] == []
 
 
+def test_layer_4_names_tests_that_exist_and_proves_whatever_it_claims() -> None:
+    page = read("docs/layer4.md")
+    named = re.findall(r"`([\w./]+\.(?:py|rs))::(\w+)`", page)
+    assert len(named) > 60
+    for file, name in named:
+        assert re.search(rf"^ *(?:async )?(?:def|fn) {name}\(", read(file), re.MULTILINE), name
+    rows = re.findall(r"^\| ([^|]+) \| ([YPN]) \| ([^|]+) \|(.*)\|$", page, re.MULTILINE)
+    assert len(rows) > 30
+    assert [row[0] for row in rows if row[1] != "N" and "::" not in row[3]] == []
+    pains = re.findall(r"^\| (\d+)\. [^|]+\|[^|]+\|(.*)\|$", page, re.MULTILINE)
+    assert [int(number) for number, proof in pains if "::" in proof] == list(range(1, 16))
+
+
 def test_make_words_in_the_readme_are_words_of_the_makefile() -> None:
     words = set(re.findall(r"^([a-z-]+):.*##", read("Makefile"), re.MULTILINE))
     code = "\n".join(code_of(read("README.md")))

@@ -87,15 +87,18 @@ impl Drop for LogWriter {
 
 fn run(target: &Target, chunks: &Receiver<Chunk>, lost: &AtomicU64) {
     match target {
-        Target::Stdout => drain(chunks, lost, |bytes| {
-            pieces(bytes).try_for_each(|piece| io::stdout().write_all(piece).and_then(|()| io::stdout().flush()))
+        Target::Stdout => drain(chunks, lost, |chunk| {
+            let written = pieces(&chunk.bytes)
+                .try_for_each(|piece| io::stdout().write_all(piece).and_then(|()| io::stdout().flush()));
+            if written.is_ok() { 0 } else { chunk.lines }
         }),
-        Target::Stderr => {
-            drain(chunks, lost, |bytes| pieces(bytes).try_for_each(|piece| io::stderr().write_all(piece)));
-        }
+        Target::Stderr => drain(chunks, lost, |chunk| {
+            let written = pieces(&chunk.bytes).try_for_each(|piece| io::stderr().write_all(piece));
+            if written.is_ok() { 0 } else { chunk.lines }
+        }),
         Target::Path(path) => {
             let mut file = ReopenedFile::new(path);
-            drain(chunks, lost, |bytes| file.write(bytes));
+            drain(chunks, lost, |chunk| file.write(&chunk.bytes));
         }
     }
 }
@@ -112,11 +115,10 @@ fn pieces(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn drain(chunks: &Receiver<Chunk>, lost: &AtomicU64, mut write: impl FnMut(&[u8]) -> io::Result<()>) {
+/// Write chunk after chunk; `write` says how many lines were lost.
+fn drain(chunks: &Receiver<Chunk>, lost: &AtomicU64, mut write: impl FnMut(&Chunk) -> u64) {
     for chunk in chunks {
-        if write(&chunk.bytes).is_err() {
-            lost.fetch_add(chunk.lines, Ordering::Relaxed);
-        }
+        lost.fetch_add(write(&chunk), Ordering::Relaxed);
     }
 }
 
@@ -125,23 +127,48 @@ struct ReopenedFile<'a> {
     path: &'a Path,
     file: Option<File>,
     checked: Instant,
+    /// The disk was full in the middle of a line, which must not run into the next one.
+    torn: bool,
 }
 
 impl<'a> ReopenedFile<'a> {
     fn new(path: &'a Path) -> Self {
-        Self { path, file: open(path).ok(), checked: Instant::now() }
+        Self { path, file: open(path).ok(), checked: Instant::now(), torn: false }
     }
 
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    /// Append whole lines; says how many of them did not get there whole.
+    fn write(&mut self, bytes: &[u8]) -> u64 {
         if self.checked.elapsed() >= REOPEN_EVERY {
             self.checked = Instant::now();
             let current = self.file.as_ref().and_then(|file| file.metadata().ok()).map(|m| (m.dev(), m.ino()));
             if current.is_none() || current != self.path.metadata().ok().map(|m| (m.dev(), m.ino())) {
                 self.file = open(self.path).ok();
+                self.torn = false;
             }
         }
-        self.file.as_mut().ok_or(io::ErrorKind::NotFound)?.write_all(bytes)
+        let Some(file) = &mut self.file else { return lines(bytes) };
+        if self.torn {
+            match file.write(b"\n") {
+                Ok(1) => self.torn = false,
+                _ => return lines(bytes),
+            }
+        }
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match file.write(rest) {
+                Ok(count @ 1..) => rest = &rest[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) | Err(_) => break,
+            }
+        }
+        let written = &bytes[..bytes.len() - rest.len()];
+        self.torn = written.last().is_some_and(|&last| last != b'\n');
+        lines(rest)
     }
+}
+
+fn lines(bytes: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', bytes).count() as u64
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -1,0 +1,1 @@
+"""Other protocols than HTTP through a running node: client and server are other people's."""
