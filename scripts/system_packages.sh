@@ -5,7 +5,8 @@ set -euo pipefail
 
 declare -A package=(
   [ab]=apache2-utils [curl]=curl [haproxy]=haproxy [hey]=hey [nginx]=nginx-light
-  [ip]=iproute2 [node]=nodejs [openssl]=openssl [redis-server]=redis-server [ss]=iproute2 [wrk]=wrk
+  [h2load]=nghttp2-client [ip]=iproute2 [nghttp]=nghttp2-client [node]=nodejs [openssl]=openssl
+  [redis-server]=redis-server [ss]=iproute2 [wrk]=wrk
 )
 PATH="$PATH:/usr/sbin:/sbin"
 missing=()
