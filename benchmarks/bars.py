@@ -120,6 +120,10 @@ BARS = (
         subject="weirgate-udp",
     ),
     Bar(
+        "P11", "HTTP/2 and TLS, CPU a request / HAProxy", "http2", "cpu_us", 1.1, 0.9, ("haproxy",)
+    ),
+    Bar("P11", "the same / Envoy", "http2", "cpu_us", 0.5, 0.35, ("envoy",)),
+    Bar(
         "P12",
         "5,000 routes / 5 routes, CPU a request",
         "routes",

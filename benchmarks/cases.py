@@ -88,6 +88,13 @@ CASES: tuple[Case, ...] = (
         logs_each=False,
     ),
     DatagramCase(),
+    LoadCase(
+        "http2",
+        "small GET by HTTP/2 and TLS, 4 connections with 100 streams",
+        ("P11",),
+        ALL,
+        lambda b, s, t: clients.h2load(b.ground.cores, s.https, t),
+    ),
     RoutesCase(),
     IdleCase(),
     StartupCase(),

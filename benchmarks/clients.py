@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -74,6 +75,30 @@ def parse_wrk(totals: dict[str, int], took: float, spent: float) -> Load:
     values = {"p50_ms": totals["p50_us"] / 1000, "p99_ms": totals["p99_us"] / 1000}
     values["per_second"] = totals["requests"] / (totals["duration_us"] / 1e6)
     return Load(totals["requests"], took, spent, errors, values)
+
+
+def h2load(cores: Cores, port: int, seconds: float) -> Load:
+    """HTTP/2 by TLS on four connections with a hundred streams each."""
+    program = shutil.which("h2load")
+    if program is None:
+        raise ClientError("h2load: not installed")
+    command = [program, "-t1", "-c4", "-m100", f"-D{max(1, round(seconds))}"]
+    (said,), took, spent = _run(cores, [[*command, f"https://127.0.0.1:{port}/"]])
+    return parse_h2load(said, took, spent)
+
+
+def parse_h2load(said: str, took: float, spent: float) -> Load:
+    """Read the counts that h2load prints."""
+    counts = re.search(
+        r"(\d+) done, (\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", said
+    )
+    other = re.search(r"status codes: (\d+) 2xx", said)
+    if counts is None or other is None or "Application protocol: h2" not in said:
+        raise ClientError(f"h2load gave no result: {said[-300:]}")
+    done, _, failed, errored, late = map(int, counts.groups())
+    errors = {"failed": failed, "errored": errored, "timeout": late}
+    errors["status"] = done - int(other[1])
+    return Load(done, took, spent, errors, {"per_second": done / took})
 
 
 def handshakes(cores: Cores, port: int, seconds: float, *, rate: float, resume: bool) -> Load:

@@ -344,6 +344,11 @@ def _gateway(gateway: Gateway, cookie_secret: str) -> dict[str, Any]:
         "request_head_ms": to_ms(gateway.timeouts.request_head),
         "idle_ms": to_ms(gateway.timeouts.idle),
         "tls_handshake_ms": to_ms(gateway.timeouts.tls_handshake),
+        "http2_cleartext": gateway.http2.cleartext,
+        "http2_streams": gateway.http2.streams,
+        "http2_stream_window_bytes": gateway.http2.stream_window,
+        "http2_connection_window_bytes": gateway.http2.connection_window,
+        "http2_control_frames": gateway.http2.control_frames,
         "cookie_secret": cookie_secret if own is None else own.get_secret_value(),
     }
 

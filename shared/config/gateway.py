@@ -90,6 +90,36 @@ class GatewayTimeouts(Section):
     )
 
 
+_WINDOW = Field(ge=65_535, le=2**31 - 1)
+
+
+class Http2(Section):
+    """HTTP/2 from clients. It is offered where a listener's `tls.alpn` has `h2`."""
+
+    cleartext: bool = Field(
+        default=True,
+        description="Take HTTP/2 without TLS from clients that begin with it (prior knowledge, "
+        "RFC 9113 §3.3). An upgrade from HTTP/1.1 is never taken.",
+    )
+    streams: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=100, description="Most requests at once on one connection."
+    )
+    stream_window: Annotated[ByteSize, _WINDOW] = Field(
+        default=256 * 2**10,
+        description="Bytes of a request's body that a client may send before the endpoint has "
+        "taken any. More is faster over long distances; every stream can hold so much memory.",
+    )
+    connection_window: Annotated[ByteSize, _WINDOW] = Field(
+        default=2**20, description="The same for all requests of a connection together."
+    )
+    control_frames: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+        default=500,
+        description="PING, SETTINGS, PRIORITY, RST_STREAM and other frames that move nothing, in a "
+        "second on average, with bursts of four times as many. Beyond it the connection is closed "
+        "(ENHANCE_YOUR_CALM, `http2_flood`). Stops rapid resets and the like. 0 = no limit.",
+    )
+
+
 class Gateway(Section):
     """The L7 tier."""
 
@@ -104,6 +134,7 @@ class Gateway(Section):
     )
     limits: GatewayLimits = Field(default=GatewayLimits(), description="Bounds.")
     timeouts: GatewayTimeouts = Field(default=GatewayTimeouts(), description="Times.")
+    http2: Http2 = Field(default=Http2(), description="HTTP/2 from clients.")
     cookie_secret: Secret | None = Field(
         default=None,
         description="64 hex digits that sign sticky cookies, or `file:/path`. Set it where several "

@@ -51,9 +51,9 @@ class ListenerTls(Section):
         default="1.2",
         description="Lowest TLS version. 1.3 shuts out clients from before about 2018.",
     )
-    alpn: Annotated[Many[Literal["http/1.1"]], Field(min_length=1)] = Field(
-        default=("http/1.1",),
-        description="Protocols offered, best first. This release speaks HTTP/1.1.",
+    alpn: Annotated[Many[Literal["h2", "http/1.1"]], Field(min_length=1)] = Field(
+        default=("h2", "http/1.1"),
+        description="Protocols offered, best first. Without `h2` no client speaks HTTP/2 here.",
     )
 
 

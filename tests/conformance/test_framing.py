@@ -30,7 +30,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 async def pair() -> AsyncIterator[Pair]:
-    config = Configuration().listen("web")
+    config = Configuration().listen("web").gateway(http2={"cleartext": False})
     async with one_origin() as origin:
         config.pool("all", origin.port, retries=0).route("all", pool="all")
         async with running(config) as weirgate:

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import cpu, report
 from benchmarks.bars import BARS, Bar, Sample, assess, judge, per_round
 from benchmarks.cases import CASES
-from benchmarks.clients import parse_wrk, sum_handshakes
+from benchmarks.clients import ClientError, parse_h2load, parse_wrk, sum_handshakes
 from benchmarks.datagram_failover import outcome_of
 from benchmarks.datagram_flows import asked_of, sent_of
 from benchmarks.datagram_sink import Seen
@@ -198,6 +198,18 @@ def test_wrk_totals_become_a_load() -> None:
     assert (load.work, load.seconds, load.client_cpu_s) == (5000, 2.01, 0.5)
     assert load.values == {"p50_ms": 0.9, "p99_ms": 1.5, "per_second": 2500}
     assert load.errors["read"] == 2
+
+
+def test_what_h2load_prints_is_read() -> None:
+    text = (
+        "Application protocol: h2\nfinished in 2.00s, 50 req/s, 1MB/s\n"
+        "requests: 104 total, 104 started, 100 done, 99 succeeded, 1 failed, 0 errored, 0 timeout\n"
+        "status codes: 98 2xx, 0 3xx, 2 4xx, 0 5xx\n"
+    )
+    load = parse_h2load(text, 2.0, 0.5)
+    assert (load.work, load.errors["failed"], load.errors["status"]) == (100, 1, 2)
+    with pytest.raises(ClientError):
+        parse_h2load(text.replace("protocol: h2", "protocol: http/1.1"), 2.0, 0.5)
 
 
 def test_a_handshake_of_the_wrong_kind_is_an_error() -> None:

@@ -3,20 +3,17 @@
 use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use smallvec::SmallVec;
 use weirgate_shared::balance::Choice;
 use weirgate_shared::clock;
 use weirgate_shared::deadline::TICK_MS;
-use weirgate_shared::net::close_with_reset;
 use weirgate_shared::reason::Reason;
-use weirgate_shared::relay::Stream as _;
 
 use crate::config::Route;
-use crate::connection::{Connection, Scratch};
-use crate::exchange::own_error;
+use crate::downstream::Downstream;
+use crate::exchange::{Scratch, own_error};
 use crate::forwarded::replaced;
 use crate::http1;
 use crate::insight::Record;
@@ -38,8 +35,8 @@ impl From<Reason> for Failure {
 }
 
 /// Carries one request to an endpoint and its response back.
-pub(crate) struct Carrier<'a> {
-    pub(crate) connection: &'a Connection,
+pub(crate) struct Carrier<'a, D> {
+    pub(crate) down: &'a D,
     pub(crate) route: &'a Route,
     pub(crate) pool: &'a UpstreamPool,
     pub(crate) preferred: Option<usize>,
@@ -53,9 +50,9 @@ pub(crate) struct Carrier<'a> {
     mark: Cell<usize>,
 }
 
-impl<'a> Carrier<'a> {
+impl<'a, D: Downstream> Carrier<'a, D> {
     pub(crate) fn new(
-        connection: &'a Connection,
+        down: &'a D,
         route: &'a Route,
         pool: &'a UpstreamPool,
         preferred: Option<usize>,
@@ -67,7 +64,7 @@ impl<'a> Carrier<'a> {
             total_ms => clock::coarse_ms() + TICK_MS + total_ms,
         };
         Self {
-            connection,
+            down,
             route,
             pool,
             preferred,
@@ -91,9 +88,7 @@ impl<'a> Carrier<'a> {
                 // Part of an answer is out: the only honest end is to break off.
                 record.reason = Some(failure.reason);
                 scratch.out.clear();
-                self.connection.broken.set(true);
-                let io = self.connection.stream.io.borrow();
-                close_with_reset(io.socket().as_fd());
+                self.down.break_off(failure.reason);
                 false
             }
             Err(failure) if failure.reason == Reason::ClientGone => {
@@ -107,9 +102,9 @@ impl<'a> Carrier<'a> {
                 record.bytes_out = 0;
                 let keep = scratch.head.keep_alive && self.upload_done.get();
                 if !self.upload_done.get() {
-                    self.connection.unread.set(true);
+                    self.down.leave_body();
                 }
-                own_error(self.connection, scratch, record, failure.reason, None, keep);
+                own_error(self.down, scratch, record, failure.reason, None, keep);
                 keep
             }
         }
@@ -117,13 +112,13 @@ impl<'a> Carrier<'a> {
 
     /// Try endpoints until one answers, as far as the request allows it.
     async fn attempts(&self, scratch: &mut Scratch, record: &mut Record) -> Result<bool, Failure> {
-        let gateway = &self.connection.gateway;
+        let gateway = &self.down.client().gateway;
         let body = self.prepare(scratch, record);
         let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
         let mut stale_retry = None;
         let mut left = self.pool.pool.settings.retries;
         let mut last = None;
-        let facts = &self.connection.facts;
+        let facts = &self.down.client().facts;
         let client = SocketAddr::new(record.client.unwrap_or(facts.client.ip()), facts.client.port());
         let choice = Choice { random: &gateway.random, client };
         loop {
@@ -131,8 +126,7 @@ impl<'a> Carrier<'a> {
             let (index, fresh) = if let Some(index) = stale_retry.take() {
                 (index, true)
             } else {
-                let deadline = &self.connection.stream.deadline;
-                let chosen = self.pool.choose(self.preferred, &tried, &choice, stats, deadline).await;
+                let chosen = self.pool.choose(self.preferred, &tried, &choice, stats, self.down.deadline()).await;
                 // When nobody is left, what went wrong with the last one tells more.
                 (chosen.map_err(|reason| last.unwrap_or(reason))?, false)
             };
@@ -183,29 +177,24 @@ impl<'a> Carrier<'a> {
 
     /// Write the request's head, and its body when all of that is here already. Says whether a body has to follow.
     fn prepare(&self, scratch: &mut Scratch, record: &mut Record) -> bool {
-        let connection = self.connection;
+        let client = self.down.client();
         let Scratch { head, wire, out, request_id, .. } = scratch;
         wire.clear();
         // `out` may hold earlier answers; the extra field lines are built behind them and taken off again.
         let mark = out.len();
-        connection.introduction.write(out, head, head.bytes(record.authority), connection.trusted, request_id);
+        client.introduction.write(out, head, head.bytes(record.authority), client.trusted, request_id);
         http1::request_head(wire, head, replaced, &[&out[mark..]]);
         out.truncate(mark);
-        let mut input = connection.stream.input.borrow_mut();
-        match head.framing {
-            Framing::Length(length) if input.len() as u64 >= length => {
-                wire.extend_from_slice(&input.bytes()[..length as usize]);
-                input.consume(length as usize);
-                self.bytes_in.set(length);
-                self.upload_done.set(true);
-                false
-            }
-            Framing::None => {
-                self.upload_done.set(true);
-                false
-            }
-            _ => true,
+        if head.framing == Framing::None {
+            self.upload_done.set(true);
+            return false;
         }
+        if let Some(length) = self.down.take_whole_body(head.framing, wire) {
+            self.bytes_in.set(length);
+            self.upload_done.set(true);
+            return false;
+        }
+        true
     }
 
     async fn exchange(
@@ -217,7 +206,7 @@ impl<'a> Carrier<'a> {
         record: &mut Record,
     ) -> Result<bool, Failure> {
         // Answers to earlier requests on this connection must not wait for this endpoint.
-        let idle_ms = self.connection.gateway.runtime().snapshot.gateway.idle_ms;
+        let idle_ms = self.down.client().gateway.runtime().snapshot.gateway.idle_ms;
         if !scratch.out.is_empty() {
             let written = self.write_out(&mut scratch.out, idle_ms).await;
             // Part of an earlier answer is out then: this request gets none any more.
@@ -257,7 +246,7 @@ impl<'a> Carrier<'a> {
                 self.write_out(&mut scratch.out, idle_ms).await?;
                 record.bytes_out += out_bytes;
                 if !self.upload_done.get() {
-                    self.connection.unread.set(true);
+                    self.down.leave_body();
                 }
                 Ok(keep_client)
             }

@@ -1,6 +1,5 @@
-//! One client connection: PROXY header, TLS, then request after request.
+//! One client connection: PROXY header, TLS, and which HTTP is spoken on it.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,49 +18,14 @@ use weirgate_shared::proxy_header::{self, Parsed};
 use weirgate_shared::reason::Reason;
 
 use crate::buffer::Buffer;
+use crate::client::Client;
 use crate::config::Listener;
-use crate::exchange;
+use crate::downstream::http1::Connection;
+use crate::downstream::http2;
 use crate::forwarded::Introduction;
-use crate::http1::{HeadScan, parse_request};
 use crate::insight::ConnectionFacts;
 use crate::io::{Io, Replay, Stream};
-use crate::message::{RequestHead, ResponseHead};
 use crate::plane::{Gateway, Live};
-
-/// Own answers that may wait for being written together.
-const PENDING_BYTES: usize = 64 * 1024;
-/// Bytes and time that a closing connection reads on, so that its last answer is not lost to a reset.
-const LINGER_BYTES: usize = 256 * 1024;
-const LINGER_MS: u64 = 2_000;
-
-/// A connection whose requests are being served.
-pub(crate) struct Connection {
-    pub(crate) gateway: Rc<Gateway>,
-    pub(crate) stream: Stream,
-    pub(crate) facts: ConnectionFacts,
-    pub(crate) introduction: Introduction,
-    pub(crate) listener: Rc<Listener>,
-    listener_key: u64,
-    /// The peer is a proxy whose word counts.
-    pub(crate) trusted: bool,
-    /// The client may still be sending what nobody will read.
-    pub(crate) unread: Cell<bool>,
-    /// An answer was broken off: the end must not look like a good one.
-    pub(crate) broken: Cell<bool>,
-    _live: Live,
-}
-
-/// Buffers of one exchange, lent by the gateway while there is one.
-#[derive(Default)]
-pub(crate) struct Scratch {
-    pub(crate) head: RequestHead,
-    pub(crate) response: ResponseHead,
-    /// What goes to the client.
-    pub(crate) out: Vec<u8>,
-    /// What goes to the endpoint.
-    pub(crate) wire: Vec<u8>,
-    pub(crate) request_id: Vec<u8>,
-}
 
 /// Serve what the edge has handed over.
 pub(crate) async fn serve(gateway: Rc<Gateway>, header: Handoff, live: Live, socket: OwnedFd) {
@@ -88,7 +52,7 @@ pub(crate) async fn serve(gateway: Rc<Gateway>, header: Handoff, live: Live, soc
         }
     }
     let tls_start = clock::process_us();
-    let Ok(stream) = secure(&gateway, &listener, socket, early, deadline).await else {
+    let Ok((stream, http2)) = secure(&gateway, &listener, socket, early, deadline).await else {
         gateway.totals.count_reason(Reason::TlsHandshakeFailed);
         return;
     };
@@ -102,20 +66,22 @@ pub(crate) async fn serve(gateway: Rc<Gateway>, header: Handoff, live: Live, soc
         accept_to_gateway_us,
         tls_us: if tls { clock::process_us() - tls_start } else { 0 },
     };
-    let connection = Connection {
+    let client = Client {
         introduction: Introduction::new(client, tls),
         // It is the peer itself that must be trusted, not the address that it speaks for.
         trusted: listener.trusted_proxies.contains(header.peer.ip()),
         listener,
         listener_key: header.listener,
-        unread: Cell::new(false),
-        broken: Cell::new(false),
         gateway,
-        stream,
         facts,
         _live: live,
     };
-    connection.run().await;
+    if http2 {
+        // Apart, so that a connection with HTTP/1 does not hold the room for it.
+        Box::pin(http2::serve(client, stream)).await;
+    } else {
+        Connection::new(client, stream).run().await;
+    }
 }
 
 async fn read_proxy_header(
@@ -147,17 +113,18 @@ async fn read_proxy_header(
     }
 }
 
+/// The TLS handshake, where the listener has one. Says whether HTTP/2 was agreed in it.
 async fn secure(
     gateway: &Gateway,
     listener: &Listener,
     socket: TcpStream,
     early: Buffer,
     deadline: Deadline,
-) -> Result<Stream, ()> {
+) -> Result<(Stream, bool), ()> {
     let Some(config) = &listener.tls else {
         let stream = Stream::new(Io::Plain(socket), deadline);
         *stream.input.borrow_mut() = early;
-        return Ok(stream);
+        return Ok((stream, false));
     };
     deadline.set(gateway.runtime().snapshot.gateway.tls_handshake_ms);
     let accepting = TlsAcceptor::from(Arc::clone(config)).accept(Replay::new(early.bytes().to_vec(), socket));
@@ -171,158 +138,6 @@ async fn secure(
     if stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
         gateway.totals.tls_resumed.add_one();
     }
-    Ok(Stream::new(Io::Tls(Box::new(stream.into())), deadline))
-}
-
-/// What became of waiting for a request.
-enum Next {
-    /// A whole head; the time of its first byte.
-    Request(u64),
-    /// The client is done, or has been idle for too long.
-    Finished,
-    /// It must be answered with this, and the connection closed.
-    Refuse(Reason, u64),
-}
-
-impl Connection {
-    /// Whether the client may send another request after the current one.
-    pub(crate) fn goes_on(&self) -> bool {
-        !self.gateway.is_draining() && self.gateway.serves(self.listener_key)
-    }
-
-    async fn run(self) {
-        let mut number = 0;
-        loop {
-            if number > 0 || self.stream.input.borrow().is_empty() {
-                match self.wait_for_bytes(number).await {
-                    Ok(true) => {}
-                    Ok(false) | Err(_) => return self.close().await,
-                }
-            }
-            // Buffers are lent only while there is something to do.
-            let mut scratch = self.gateway.take_scratch();
-            let keep = self.serve_available(&mut scratch, &mut number).await;
-            self.gateway.give_scratch(scratch);
-            if !keep || !self.gateway.serves(self.listener_key) {
-                return self.close().await;
-            }
-        }
-    }
-
-    /// Wait, holding nothing, until the client sends. False = it has closed or said nothing for too long.
-    async fn wait_for_bytes(&self, number: u64) -> std::io::Result<bool> {
-        if !self.stream.input.borrow().is_empty() {
-            return Ok(true);
-        }
-        let runtime = self.gateway.runtime();
-        let gateway = &runtime.snapshot.gateway;
-        self.stream.deadline.set(if number == 0 { gateway.request_head_ms } else { gateway.idle_ms });
-        drop(runtime);
-        self.stream.deadline.set_idle(number > 0);
-        let count = self.stream.read().await;
-        self.stream.deadline.set_idle(false);
-        Ok(count? > 0)
-    }
-
-    /// Serve requests for as long as their bytes are there. False = the connection has to be closed.
-    async fn serve_available(&self, scratch: &mut Scratch, number: &mut u64) -> bool {
-        loop {
-            let next = self.read_head(scratch).await;
-            *number += 1;
-            let keep = match next {
-                Next::Finished => false,
-                Next::Request(start_us) => exchange::handle(self, scratch, *number, start_us).await,
-                Next::Refuse(reason, start_us) => {
-                    exchange::refuse(self, scratch, *number, start_us, reason);
-                    false
-                }
-            };
-            let pending = !keep || self.stream.input.borrow().is_empty() || scratch.out.len() >= PENDING_BYTES;
-            if pending && !self.flush(&mut scratch.out).await {
-                return false;
-            }
-            if !keep || self.stream.input.borrow().is_empty() {
-                return keep;
-            }
-        }
-    }
-
-    /// Write what waits for the client.
-    pub(crate) async fn flush(&self, out: &mut Vec<u8>) -> bool {
-        if out.is_empty() {
-            return true;
-        }
-        let stall_ms = self.gateway.runtime().snapshot.gateway.idle_ms;
-        let written = self.stream.write_all(out, stall_ms, 0).await;
-        out.clear();
-        written.is_ok()
-    }
-
-    /// A request's head, from bytes that are there and more as they come.
-    async fn read_head(&self, scratch: &mut Scratch) -> Next {
-        let runtime = self.gateway.runtime();
-        let start_us = clock::process_us();
-        let mut scan = HeadScan::default();
-        let mut skipped_line = false;
-        let mut timed = false;
-        loop {
-            {
-                let mut input = self.stream.input.borrow_mut();
-                // One empty line before a request is forgiven (RFC 9112 §2.2).
-                if !skipped_line && input.bytes().starts_with(b"\r\n") {
-                    input.consume(2);
-                    skipped_line = true;
-                }
-                let waiting = input.is_empty() || (!skipped_line && input.bytes() == b"\r");
-                if !waiting {
-                    match parse_request(input.bytes(), &mut scan, &runtime.limits, &mut scratch.head) {
-                        Ok(Some(length)) => {
-                            input.consume(length);
-                            return Next::Request(start_us);
-                        }
-                        Ok(None) => {}
-                        Err(reason) => return Next::Refuse(reason, start_us),
-                    }
-                }
-            }
-            // Answers to earlier requests must not wait for a slow one.
-            if !self.flush(&mut scratch.out).await {
-                return Next::Finished;
-            }
-            if !timed {
-                timed = true;
-                self.stream.deadline.set(runtime.snapshot.gateway.request_head_ms);
-            }
-            match self.stream.read().await {
-                Ok(0) => return Next::Finished,
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {
-                    return Next::Refuse(Reason::RequestTimeout, start_us);
-                }
-                Err(_) => return Next::Finished,
-            }
-        }
-    }
-
-    /// End the connection so that the client still gets all that was written: where bytes of it are
-    /// unread, half-close and read on for a little while, since a plain close would reset (RFC 9112 §9.6).
-    async fn close(self) {
-        let unread = self.unread.get() || !self.stream.input.borrow().is_empty();
-        self.stream.deadline.set(LINGER_MS);
-        if self.broken.get() || self.stream.ended() || !(unread || self.facts.tls) {
-            return;
-        }
-        if self.stream.shutdown().await.is_err() || !unread {
-            return;
-        }
-        let mut read = 0;
-        while read < LINGER_BYTES {
-            let buffered = self.stream.input.borrow().len();
-            self.stream.input.borrow_mut().consume(buffered);
-            match self.stream.read().await {
-                Ok(count) if count > 0 => read += count,
-                _ => break,
-            }
-        }
-    }
+    let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    Ok((Stream::new(Io::Tls(Box::new(stream.into())), deadline), http2))
 }

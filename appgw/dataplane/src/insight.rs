@@ -141,7 +141,7 @@ fn json_line(
     push_text_field(out, "host", head.bytes(record.authority));
     push_text_field(out, "path", head.bytes(record.path));
     push_text_field(out, "query", head.query().unwrap_or_default());
-    push_text_field(out, "protocol", if head.http10 { b"HTTP/1.0" } else { b"HTTP/1.1" });
+    push_text_field(out, "protocol", head.version.name().as_bytes());
     out.extend_from_slice(if facts.tls { b",\"tls\":true" } else { b",\"tls\":false" });
     push_number_field(out, "status", u64::from(record.status));
     push_text_field(out, "reason", record.reason.map_or("", Reason::code).as_bytes());
@@ -186,7 +186,9 @@ fn combined_line(out: &mut Vec<u8>, log: &AccessLog, facts: &ConnectionFacts, he
         out.push(b'?');
         clean(out, query);
     }
-    out.extend_from_slice(if head.http10 { b" HTTP/1.0\" " } else { b" HTTP/1.1\" " });
+    out.push(b' ');
+    out.extend_from_slice(head.version.name().as_bytes());
+    out.extend_from_slice(b"\" ");
     push_u64(out, u64::from(record.status));
     out.push(b' ');
     push_u64(out, record.bytes_out.saturating_sub(record.head_bytes));

@@ -124,6 +124,11 @@ impl Stream {
         }
     }
 
+    /// Take it apart: the connection, bytes read but not taken, and the deadline.
+    pub(crate) fn into_parts(self) -> (Io, Buffer, Deadline) {
+        (self.io.into_inner(), self.input.into_inner(), self.deadline)
+    }
+
     /// Read some bytes into the buffer; 0 = the end. `TimedOut` when the deadline, set before, passes.
     pub(crate) async fn read(&self) -> io::Result<usize> {
         poll_fn(|context| match self.poll_read(context) {
@@ -133,13 +138,13 @@ impl Stream {
         .await
     }
 
-    /// The same, but `ConnectionReset` as soon as `other` is reset.
-    pub(crate) async fn read_while_alive(&self, other: &Self) -> io::Result<usize> {
+    /// The same, but `ConnectionReset` as soon as `gone` is ready.
+    pub(crate) async fn read_while(&self, gone: impl Fn(&mut Context<'_>) -> Poll<()>) -> io::Result<usize> {
         poll_fn(|context| {
             if let Poll::Ready(result) = self.poll_read(context) {
                 return Poll::Ready(result);
             }
-            if other.poll_reset(context).is_ready() {
+            if gone(context).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
             self.deadline.poll_expired(context).map(|()| Err(io::ErrorKind::TimedOut.into()))

@@ -197,6 +197,30 @@ pub enum Framing {
     UntilClose,
 }
 
+/// The version that a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    /// No chunked answers, no interim answers.
+    Http10,
+    /// HTTP/1.1.
+    #[default]
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Version {
+    /// Its name in logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2",
+        }
+    }
+}
+
 /// A request's head.
 #[derive(Debug, Default, Clone)]
 pub struct RequestHead {
@@ -210,8 +234,8 @@ pub struct RequestHead {
     pub query: Option<Span>,
     /// Host and port as the client named them; empty in an HTTP/1.0 request without Host.
     pub authority: Span,
-    /// HTTP/1.0: no chunked answers, no interim answers.
-    pub http10: bool,
+    /// The version that it came in: for logs, and for what the oldest clients do not understand.
+    pub version: Version,
     /// The body's framing.
     pub framing: Framing,
     /// The client wants to send further requests on this connection.

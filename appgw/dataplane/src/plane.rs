@@ -19,7 +19,7 @@ use weirgate_shared::snapshot::{Snapshot, SnapshotError, parse_reports};
 use weirgate_shared::worker::{Worker, WorkerError, WorkerThread};
 
 use crate::config::{Kept, Listener, Runtime};
-use crate::connection::Scratch;
+use crate::exchange::Scratch;
 use crate::insight::{Gauges, RouteStats, Totals, metrics};
 use crate::intake;
 

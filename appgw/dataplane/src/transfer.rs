@@ -10,12 +10,13 @@ use weirgate_shared::reason::Reason;
 use weirgate_shared::relay::{End, Exact, Stream as _, relay, splice_exact};
 
 use crate::carrier::{Carrier, Failure};
-use crate::connection::Scratch;
+use crate::downstream::{Downstream, Piece};
+use crate::exchange::Scratch;
 use crate::filters::ResponseContext;
 use crate::http1::{self, Decoded, Decoder, Departure, HeadScan, has_body};
 use crate::insight::Record;
 use crate::io::Stream;
-use crate::message::{Framing, Headers, RequestHead, ResponseHead};
+use crate::message::{Framing, RequestHead, ResponseHead, Version};
 
 /// Interim answers that an endpoint may send before its final one.
 const INTERIM_LIMIT: usize = 16;
@@ -32,9 +33,9 @@ pub(crate) enum Received {
     Upgraded,
 }
 
-impl Carrier<'_> {
+impl<D: Downstream> Carrier<'_, D> {
     pub(crate) fn timeout(&self, reason: Reason) -> Reason {
-        if self.connection.gateway.is_closing() {
+        if self.down.client().gateway.is_closing() {
             Reason::Draining
         } else if self.limit_ms != 0 && self.limit_ms <= clock::coarse_ms() {
             Reason::TotalTimeout
@@ -46,41 +47,26 @@ impl Carrier<'_> {
     /// The request's body, written anew towards the endpoint.
     pub(crate) async fn upload(&self, upstream: &Stream, framing: Framing) -> Result<(), Failure> {
         let settings = &self.route.settings;
-        let client = &self.connection.stream;
-        let mut decoder = Decoder::new(framing);
+        let mut body = self.down.body(framing);
         let mut piece = Vec::new();
         loop {
             piece.clear();
-            let mut ended = false;
-            let mut starved = false;
-            {
-                let mut input = client.input.borrow_mut();
-                match decoder.next(input.bytes()).map_err(|_| Reason::BadRequestFraming)? {
-                    Decoded::Data { skip, length } => {
-                        let data = &input.bytes()[skip..skip + length];
-                        self.bytes_in.set(self.bytes_in.get() + length as u64);
-                        if settings.body_bytes != 0 && self.bytes_in.get() > settings.body_bytes {
-                            return Err(Reason::BodyTooLarge.into());
-                        }
-                        if framing == Framing::Chunked {
-                            http1::chunk(&mut piece, data);
-                        } else {
-                            piece.extend_from_slice(data);
-                        }
-                        input.consume(skip + length);
-                    }
-                    Decoded::End { skip } => {
-                        input.consume(skip);
-                        ended = true;
-                        if let Some(trailers) = decoder.trailers() {
-                            http1::last_chunk(&mut piece, trailers);
-                        }
-                    }
-                    Decoded::More { skip } => {
-                        input.consume(skip);
-                        starved = true;
-                    }
+            let event = self.down.next_piece(&mut body, |data| {
+                self.bytes_in.set(self.bytes_in.get() + data.len() as u64);
+                if framing == Framing::Chunked {
+                    http1::chunk(&mut piece, data);
+                } else {
+                    piece.extend_from_slice(data);
                 }
+            })?;
+            if settings.body_bytes != 0 && self.bytes_in.get() > settings.body_bytes {
+                return Err(Reason::BodyTooLarge.into());
+            }
+            if event == Piece::End
+                && let Some(trailers) = self.down.trailers(&body)
+                && framing == Framing::Chunked
+            {
+                http1::last_chunk(&mut piece, trailers);
             }
             if !piece.is_empty() {
                 upstream.deadline.set_within(settings.between_bytes_ms, self.limit_ms);
@@ -93,20 +79,19 @@ impl Carrier<'_> {
                     Failure { reason, unanswered: true }
                 })?;
             }
-            if ended {
+            if event == Piece::End {
                 self.upload_done.set(true);
                 upstream.deadline.set_within(settings.response_head_ms, self.limit_ms);
                 return Ok(());
             }
-            if starved {
-                client.deadline.set_within(settings.between_bytes_ms, self.limit_ms);
-                match client.read().await {
-                    Ok(0) => return Err(Reason::ClientGone.into()),
-                    Ok(_) => {}
+            if event == Piece::Starved {
+                self.down.deadline().set_within(settings.between_bytes_ms, self.limit_ms);
+                match self.down.more_body(&mut body).await {
+                    Ok(true) => {}
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                         return Err(self.timeout(Reason::RequestTimeout).into());
                     }
-                    Err(_) => return Err(Reason::ClientGone.into()),
+                    Ok(false) | Err(_) => return Err(Reason::ClientGone.into()),
                 }
             }
         }
@@ -137,8 +122,8 @@ impl Carrier<'_> {
             if interims > INTERIM_LIMIT || status == 101 {
                 return Err(Reason::UpstreamBadResponse.into());
             }
-            if !scratch.head.http10 {
-                http1::interim(&mut scratch.out, &scratch.response);
+            if scratch.head.version != Version::Http10 {
+                self.down.interim(&mut scratch.out, &scratch.response);
                 record.bytes_out += scratch.out.len() as u64;
                 self.write_out(&mut scratch.out, settings.between_bytes_ms).await?;
             }
@@ -151,11 +136,8 @@ impl Carrier<'_> {
         }
         let status = scratch.response.status;
         if status == 101 {
-            http1::response_head(
-                &mut scratch.out,
-                &scratch.response,
-                Departure { framing: Framing::None, keep_alive: true, http10: false },
-            );
+            let departure = Departure { framing: Framing::None, keep_alive: true, http10: false };
+            self.down.head(&mut scratch.out, &scratch.response, departure, false);
             record.bytes_out += scratch.out.len() as u64;
             self.head_sent.set(true);
             self.write_out(&mut scratch.out, settings.between_bytes_ms).await?;
@@ -163,11 +145,15 @@ impl Carrier<'_> {
         }
         let has_body = has_body(to_head, status);
         let departure = self.departure(&scratch.head, &scratch.response, has_body);
-        http1::response_head(&mut scratch.out, &scratch.response, departure);
-        record.head_bytes = scratch.out.len() as u64;
         let mut decoder = Decoder::new(if has_body { scratch.response.framing } else { Framing::None });
-        let chunked = departure.framing == Framing::Chunked;
-        self.relay_body(upstream, &mut decoder, chunked, &mut scratch.out, record).await?;
+        let ends = matches!(decoder, Decoder::Done);
+        self.down.head(&mut scratch.out, &scratch.response, departure, ends);
+        record.head_bytes = scratch.out.len() as u64;
+        if ends {
+            self.head_sent.set(true);
+        } else {
+            self.relay_body(upstream, &mut decoder, departure.framing, &mut scratch.out, record).await?;
+        }
         // A 204 with framing of a body may be followed by one: whose it would be is not known.
         let odd = status == 204 && !matches!(scratch.response.framing, Framing::None | Framing::Length(0));
         let clean = upstream.input.borrow().is_empty() && self.upload_done.get() && !odd;
@@ -176,18 +162,18 @@ impl Carrier<'_> {
 
     /// How the response leaves: a body of unknown length is chunked, or for HTTP/1.0 ends with the connection.
     fn departure(&self, request: &RequestHead, response: &ResponseHead, has_body: bool) -> Departure {
-        let mut keep_alive = request.keep_alive && self.upload_done.get() && self.connection.goes_on();
+        let mut keep_alive = request.keep_alive && self.upload_done.get() && self.down.client().goes_on();
         let framing = match response.framing {
             _ if response.status == 204 => Framing::None,
             Framing::Length(length) => Framing::Length(length),
-            Framing::Chunked | Framing::UntilClose if !request.http10 => Framing::Chunked,
+            Framing::Chunked | Framing::UntilClose if request.version != Version::Http10 => Framing::Chunked,
             Framing::Chunked | Framing::UntilClose if has_body => {
                 keep_alive = false;
                 Framing::UntilClose
             }
             _ => Framing::None,
         };
-        Departure { framing, keep_alive, http10: request.http10 }
+        Departure { framing, keep_alive, http10: request.version == Version::Http10 }
     }
 
     async fn read_head(
@@ -210,19 +196,26 @@ impl Carrier<'_> {
             }
             let unanswered = record.first_byte_us == 0;
             let failed = |reason| Failure { reason, unanswered };
-            let client = &self.connection.stream;
-            let read =
-                if self.upload_done.get() { upstream.read_while_alive(client).await } else { upstream.read().await };
-            match read {
+            match self.read(upstream).await {
                 Ok(0) => return Err(failed(Reason::UpstreamClosedEarly)),
                 Ok(_) if unanswered => record.first_byte_us = clock::process_us() - self.start_us,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     return Err(self.timeout(Reason::ResponseTimeout).into());
                 }
-                Err(_) if client.is_reset() => return Err(Reason::ClientGone.into()),
+                Err(_) if self.down.is_gone() => return Err(Reason::ClientGone.into()),
                 Err(_) => return Err(failed(Reason::UpstreamClosedEarly)),
             }
+        }
+    }
+
+    /// Read from the endpoint for as long as there is a client. While the request still goes out, that
+    /// side notices.
+    async fn read(&self, upstream: &Stream) -> io::Result<usize> {
+        if self.upload_done.get() {
+            upstream.read_while(|context| self.down.poll_gone(context)).await
+        } else {
+            upstream.read().await
         }
     }
 
@@ -230,7 +223,7 @@ impl Carrier<'_> {
         &self,
         upstream: &Stream,
         decoder: &mut Decoder,
-        chunked: bool,
+        framing: Framing,
         out: &mut Vec<u8>,
         record: &mut Record,
     ) -> Result<(), Failure> {
@@ -241,20 +234,12 @@ impl Carrier<'_> {
                 let mut input = upstream.input.borrow_mut();
                 match decoder.next(input.bytes()).map_err(|_| Reason::UpstreamBadResponse)? {
                     Decoded::Data { skip, length } => {
-                        let data = &input.bytes()[skip..skip + length];
-                        if chunked {
-                            http1::chunk(out, data);
-                        } else {
-                            out.extend_from_slice(data);
-                        }
+                        self.down.data(out, &input.bytes()[skip..skip + length], framing);
                         input.consume(skip + length);
                     }
                     Decoded::End { skip } => {
                         input.consume(skip);
-                        if chunked && !matches!(decoder, Decoder::Done) {
-                            let none = Headers::default();
-                            http1::last_chunk(out, decoder.trailers().unwrap_or(&none));
-                        }
+                        self.down.end(out, decoder.trailers(), framing);
                         self.head_sent.set(true);
                         return Ok(());
                     }
@@ -283,11 +268,9 @@ impl Carrier<'_> {
                 continue;
             }
             upstream.deadline.set_within(settings.between_bytes_ms, self.limit_ms);
-            match upstream.read().await {
+            match self.read(upstream).await {
                 Ok(0) if decoder.ends_with_connection() => {
-                    if chunked {
-                        http1::last_chunk(out, &Headers::default());
-                    }
+                    self.down.end(out, None, framing);
                     return Ok(());
                 }
                 Ok(0) => return Err(Reason::UpstreamClosedEarly.into()),
@@ -295,6 +278,7 @@ impl Carrier<'_> {
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     return Err(self.timeout(Reason::BodyTimeout).into());
                 }
+                Err(_) if self.down.is_gone() => return Err(Reason::ClientGone.into()),
                 Err(_) => return Err(Reason::UpstreamClosedEarly.into()),
             }
         }
@@ -303,7 +287,8 @@ impl Carrier<'_> {
     /// Move the rest of a body in the kernel; not while an upload still uses the two streams. `None` = one side is under TLS.
     #[allow(clippy::await_holding_refcell_ref)] // nobody else touches the two streams meanwhile
     async fn splice(&self, upstream: &Stream, left: u64) -> Result<Option<u64>, Failure> {
-        let (from, to) = (upstream.io.borrow(), self.connection.stream.io.borrow());
+        let Some(client) = self.down.stream() else { return Ok(None) };
+        let (from, to) = (upstream.io.borrow(), client.io.borrow());
         let (Some(from), Some(to)) = (from.plain(), to.plain()) else { return Ok(None) };
         let deadline = &upstream.deadline;
         match splice_exact(
@@ -325,9 +310,7 @@ impl Carrier<'_> {
 
     /// Write what is collected for the client, all of it.
     pub(crate) async fn write_out(&self, out: &mut Vec<u8>, stall_ms: u64) -> Result<(), Failure> {
-        let written = self.connection.stream.write_all(out, stall_ms, self.limit_ms).await;
-        out.clear();
-        written.map_err(|error| match error.kind() {
+        self.down.send(out, stall_ms, self.limit_ms).await.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => self.timeout(Reason::ClientGone).into(),
             _ => Reason::ClientGone.into(),
         })
@@ -336,26 +319,27 @@ impl Carrier<'_> {
     /// After 101: bytes both ways, whatever they mean, until both sides have finished.
     #[allow(clippy::await_holding_refcell_ref)] // from here on nobody else touches the two streams
     pub(crate) async fn join(&self, upstream: &Stream, record: &mut Record) {
-        self.connection.gateway.totals.upgrades.add_one();
+        let Some(client) = self.down.stream() else { return };
+        self.down.client().gateway.totals.upgrades.add_one();
         let rest = |stream: &Stream| {
             let bytes = stream.input.borrow().bytes().to_vec();
             stream.input.borrow_mut().consume(bytes.len());
             bytes
         };
-        let (forth, back) = (rest(&self.connection.stream), rest(upstream));
-        let mut client = self.connection.stream.io.borrow_mut();
+        let (forth, back) = (rest(client), rest(upstream));
+        let mut downstream = client.io.borrow_mut();
         let mut endpoint = upstream.io.borrow_mut();
         let idle_ms = self.route.settings.upgrade_idle_ms;
-        let outcome = relay(&mut *client, &mut *endpoint, forth, back, &self.connection.stream.deadline, idle_ms).await;
+        let outcome = relay(&mut *downstream, &mut *endpoint, forth, back, &client.deadline, idle_ms).await;
         self.bytes_in.set(outcome.forth);
         record.bytes_out += outcome.back;
         if matches!(outcome.end, End::FirstReset | End::SecondReset) {
-            self.connection.broken.set(true);
+            self.down.spoil();
         }
         record.reason = match outcome.end {
             End::Finished => None,
             End::Idle => {
-                Some(if self.connection.gateway.is_closing() { Reason::Draining } else { Reason::IdleTimeout })
+                Some(if self.down.client().gateway.is_closing() { Reason::Draining } else { Reason::IdleTimeout })
             }
             End::FirstReset => Some(Reason::ClientReset),
             End::SecondReset => Some(Reason::UpstreamReset),

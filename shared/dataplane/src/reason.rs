@@ -66,6 +66,7 @@ reasons! {
     HeaderTooLarge = "header_too_large", Downstream, 431, "The request head is over the gateway's limit of bytes or fields.";
     BodyTooLarge = "body_too_large", Downstream, 413, "The request body is larger than the route's limit.";
     RequestTimeout = "request_timeout", Downstream, 408, "The request head or body did not arrive in time.";
+    Http2Flood = "http2_flood", Downstream, 0, "The HTTP/2 client sent more control frames than the gateway's limit.";
     BadProxyHeader = "bad_proxy_header", Downstream, 0, "A trusted peer sent no valid PROXY protocol header in time.";
     BadClientHello = "bad_client_hello", Downstream, 0, "What a tls listener was sent is not a TLS client hello.";
     HelloTimeout = "hello_timeout", Downstream, 0, "The TLS client hello did not arrive in time.";

@@ -479,6 +479,12 @@ pub struct Gateway {
     pub request_head_ms: u64,
     pub idle_ms: u64,
     pub tls_handshake_ms: u64,
+    pub http2_cleartext: bool,
+    pub http2_streams: u32,
+    pub http2_stream_window_bytes: u32,
+    pub http2_connection_window_bytes: u32,
+    /// Control frames of a connection in a second, on average; 0 = any number.
+    pub http2_control_frames: u64,
     pub cookie_secret: String,
 }
 

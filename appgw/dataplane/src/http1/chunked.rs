@@ -173,7 +173,8 @@ fn trailer_end(input: &[u8]) -> Result<Option<usize>, Malformed> {
 }
 
 /// Fields for framing, routing, authentication or content handling must not come as trailers (RFC 9110 §6.5.1).
-fn may_trail(name: &[u8]) -> bool {
+#[must_use]
+pub fn may_trail(name: &[u8]) -> bool {
     const FORBIDDEN: [&[u8]; 12] = [
         b"authorization",
         b"cache-control",

@@ -9,10 +9,9 @@ mod encode;
 mod request;
 mod response;
 mod scan;
-mod target;
 
 pub use body::{Decoded, Decoder};
-pub use chunked::{Chunked, Event};
+pub use chunked::{Chunked, Event, may_trail};
 pub use encode::{Departure, chunk, interim, last_chunk, phrase, request_head, response_head};
 pub use request::parse_request;
 pub use response::{has_body, parse_response};
@@ -44,7 +43,7 @@ pub fn list_elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// A Content-Length value: digits only, no sign, no list, no overflow (RFC 9112 §6.3).
-fn parse_length(value: &[u8]) -> Option<u64> {
+pub(crate) fn parse_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return None;
     }

@@ -4,8 +4,9 @@ use std::mem::MaybeUninit;
 
 use weirgate_shared::reason::Reason;
 
-use super::{HeadScan, Limits, MAX_FIELDS, is_token_byte, list_elements, parse_length, target};
-use crate::message::{Framing, HeaderId, RequestHead, Span};
+use super::{HeadScan, Limits, MAX_FIELDS, is_token_byte, list_elements, parse_length};
+use crate::message::{Framing, HeaderId, RequestHead, Span, Version};
+use crate::target;
 
 /// Room for the method and version beside the target in the first line.
 const LINE_SLACK: usize = 64;
@@ -58,7 +59,7 @@ fn parse_head(input: &[u8], line_end: usize, limits: &Limits, head: &mut Request
     }
     head.clear();
     head.headers.reset(input);
-    head.http10 = version == 0;
+    head.version = if version == 0 { Version::Http10 } else { Version::Http11 };
     let span = |part: &[u8]| Span::new(part.as_ptr().addr() - input.as_ptr().addr(), part.len());
     head.method = span(method.as_bytes());
 
@@ -79,7 +80,7 @@ fn parse_head(input: &[u8], line_end: usize, limits: &Limits, head: &mut Request
     } else {
         span(target.path)
     };
-    let host = facts.host(head.http10)?;
+    let host = facts.host(head.version == Version::Http10)?;
     let authority = target.authority.or(host).unwrap_or_default();
     if (target.authority.is_some() || host.is_some()) && !target::valid_host(authority) {
         return Err(Reason::BadHost);
@@ -168,11 +169,11 @@ impl<'a> Facts<'a> {
             (None, Some(length)) => Framing::Length(length),
             // Both, or a coding in HTTP/1.0, is how requests are smuggled (RFC 9112 §6.1, §11.2).
             (Some(_), Some(_)) => return Err(Reason::BadRequestFraming),
-            (Some(_), None) if head.http10 => return Err(Reason::BadRequestFraming),
+            (Some(_), None) if head.version == Version::Http10 => return Err(Reason::BadRequestFraming),
             (Some(coding), None) if coding.eq_ignore_ascii_case(b"chunked") => Framing::Chunked,
             (Some(coding), None) => return Err(other_coding(coding)),
         };
-        if head.http10 {
+        if head.version == Version::Http10 {
             head.keep_alive = self.keep_alive && !self.close;
         } else {
             head.keep_alive = !self.close;
@@ -214,7 +215,7 @@ fn other_coding(coding: &[u8]) -> Reason {
 
 /// An upgrade is passed on when the request has no body. Never to h2c, which hides requests from the routes.
 fn may_upgrade(protocol: &[u8], head: &RequestHead) -> bool {
-    !head.http10
+    head.version != Version::Http10
         && head.framing == Framing::None
         && !protocol.is_empty()
         && list_elements(protocol).all(|p| !p.eq_ignore_ascii_case(b"h2c") && !p.eq_ignore_ascii_case(b"h2"))
@@ -272,7 +273,7 @@ mod tests {
         assert_eq!(nominated.headers.values(b"x-secret").count(), 0);
         assert_eq!(nominated.authority(), b"a");
         let old = read("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").expect("valid");
-        assert!(old.http10 && old.keep_alive && old.authority().is_empty());
+        assert!(old.version == Version::Http10 && old.keep_alive && old.authority().is_empty());
     }
 
     #[test]

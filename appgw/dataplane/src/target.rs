@@ -4,15 +4,15 @@ use weirgate_shared::reason::Reason;
 
 /// A request target's parts as byte ranges of it; `path` may need [`normalise`].
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Target<'a> {
+pub(crate) struct Target<'a> {
     /// From absolute-form: it wins over the Host field (RFC 9112 §3.2.2).
-    pub(super) authority: Option<&'a [u8]>,
-    pub(super) path: &'a [u8],
-    pub(super) query: Option<&'a [u8]>,
+    pub(crate) authority: Option<&'a [u8]>,
+    pub(crate) path: &'a [u8],
+    pub(crate) query: Option<&'a [u8]>,
 }
 
 /// Take a target apart (RFC 9112 §3.2).
-pub(super) fn parse<'a>(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, Reason> {
+pub(crate) fn parse<'a>(method: &[u8], target: &'a [u8]) -> Result<Target<'a>, Reason> {
     if matches!(method, b"CONNECT" | b"TRACE") {
         return Err(Reason::MethodNotSupported);
     }
@@ -55,7 +55,7 @@ fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 /// Whether a path has dot segments, plain or encoded.
-pub(super) fn needs_normalising(path: &[u8]) -> bool {
+pub(crate) fn needs_normalising(path: &[u8]) -> bool {
     memchr::memmem::find(path, b"/.").is_some()
         || memchr::memmem::find(path, b"%2").is_some_and(|_| has_encoded_dot(path))
 }
@@ -66,7 +66,7 @@ fn has_encoded_dot(path: &[u8]) -> bool {
 
 /// Remove dot segments (RFC 3986 §5.2.4), where `%2e` is a dot, so that what is matched is what is
 /// forwarded. A path that climbs above the root is refused.
-pub(super) fn normalise(path: &[u8]) -> Result<Vec<u8>, Reason> {
+pub(crate) fn normalise(path: &[u8]) -> Result<Vec<u8>, Reason> {
     let mut segments: Vec<&[u8]> = Vec::new();
     let mut trailing = false;
     for segment in path[1..].split(|&byte| byte == b'/') {
@@ -105,7 +105,7 @@ fn dots(segment: &[u8]) -> Option<usize> {
 }
 
 /// Whether `host` is a host with an optional port (RFC 9110 §7.2), in characters that mean one thing only.
-pub(super) fn valid_host(host: &[u8]) -> bool {
+pub(crate) fn valid_host(host: &[u8]) -> bool {
     let (name, port) = match host {
         [b'[', rest @ ..] => match memchr::memchr(b']', rest) {
             Some(end) => (&rest[..end], &rest[end + 1..]),

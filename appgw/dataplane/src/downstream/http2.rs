@@ -1,0 +1,196 @@
+//! HTTP/2: a connection, which takes requests, and the exchange of each.
+
+mod exchange;
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::{Builder, SendResponse};
+use http::Request;
+use weirgate_shared::clock;
+use weirgate_shared::deadline::Deadline;
+use weirgate_shared::reason::Reason;
+
+use super::wire::Wire;
+use crate::client::Client;
+use crate::http2::FrameWatch;
+use crate::io::Stream;
+
+/// How long a client gets to take notice of the end of the connection.
+const CLOSING_MS: u64 = 2_000;
+/// Bytes that are read meanwhile.
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// Serve a connection on which HTTP/2 was agreed.
+pub(crate) async fn serve(client: Client, stream: Stream) {
+    let client = Rc::new(client);
+    let runtime = client.gateway.runtime();
+    let gateway = &runtime.snapshot.gateway;
+    let (io, early, deadline) = stream.into_parts();
+    let wire = Wire::new(io, early, FrameWatch::new(gateway.http2_control_frames, clock::coarse_ms()));
+    deadline.set(gateway.request_head_ms);
+    let mut shaking = pin!(
+        Builder::new()
+            .max_concurrent_streams(gateway.http2_streams)
+            .initial_window_size(gateway.http2_stream_window_bytes)
+            .initial_connection_window_size(gateway.http2_connection_window_bytes)
+            .max_header_list_size(gateway.header_bytes as u32)
+            .max_send_buffer_size(gateway.http2_stream_window_bytes as usize)
+            .handshake::<_, Bytes>(wire.clone())
+    );
+    let connection = poll_fn(|context| {
+        if let Poll::Ready(result) = shaking.as_mut().poll(context) {
+            return Poll::Ready(result.ok());
+        }
+        if matches!(wire.poll_push(context), Poll::Ready(Err(_))) {
+            return Poll::Ready(None);
+        }
+        deadline.poll_expired(context).map(|()| None)
+    })
+    .await;
+    drop(runtime);
+    let Some(connection) = connection else {
+        client.gateway.totals.count_reason(Reason::BadRequestFraming);
+        return;
+    };
+    let mut driver =
+        Driver { client, connection, wire, deadline, open: Rc::default(), waits: Waits::Unknown, closing: false };
+    let mut number = 0;
+    while let Some((request, respond)) = driver.next().await {
+        number += 1;
+        let open = Open::new(&driver.open);
+        tokio::task::spawn_local(exchange::serve(
+            Rc::clone(&driver.client),
+            driver.wire.clone(),
+            request,
+            respond,
+            number,
+            open,
+        ));
+    }
+    driver.linger().await;
+}
+
+/// An open exchange, counted.
+pub(super) struct Open(Rc<Cell<u32>>);
+
+impl Open {
+    fn new(count: &Rc<Cell<u32>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// What the connection waits for; each has its time.
+#[derive(PartialEq, Eq, Clone, Copy)]
+enum Waits {
+    Unknown,
+    /// The next request.
+    Idle,
+    /// Its exchanges, which have deadlines of their own.
+    Busy,
+    /// The client, which does not read; so far it has taken this.
+    Full((usize, usize)),
+}
+
+struct Driver {
+    client: Rc<Client>,
+    connection: h2::server::Connection<Wire, Bytes>,
+    wire: Wire,
+    deadline: Deadline,
+    open: Rc<Cell<u32>>,
+    waits: Waits,
+    /// The client was told that this is the end.
+    closing: bool,
+}
+
+impl Driver {
+    /// The next request; `None` = the connection has ended, or must.
+    async fn next(&mut self) -> Option<(Request<RecvStream>, SendResponse<Bytes>)> {
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<(Request<RecvStream>, SendResponse<Bytes>)>> {
+        loop {
+            if !self.closing && !self.client.goes_on() {
+                self.close();
+            }
+            match self.connection.poll_accept(context) {
+                Poll::Ready(Some(Ok(request))) => {
+                    self.waits = Waits::Unknown;
+                    return Poll::Ready(Some(request));
+                }
+                Poll::Ready(Some(Err(_)) | None) => {
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {}
+            }
+            if self.wire.is_flooded() {
+                self.client.gateway.totals.count_reason(Reason::Http2Flood);
+                self.connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                let _ = self.connection.poll_closed(context);
+                return Poll::Ready(None);
+            }
+            match self.wire.poll_push(context) {
+                Poll::Ready(Ok(())) => self.wait(if self.open.get() == 0 { Waits::Idle } else { Waits::Busy }),
+                Poll::Ready(Err(_)) => return Poll::Ready(None),
+                Poll::Pending => self.wait(Waits::Full(self.wire.progress())),
+            }
+            if self.deadline.poll_expired(context).is_pending() {
+                return Poll::Pending;
+            }
+            if self.closing || self.deadline.ended() || self.waits != Waits::Idle {
+                return Poll::Ready(None);
+            }
+            self.close();
+        }
+    }
+
+    /// Half-close and read on for a little while: a plain close could reset the connection before the
+    /// client has read why it ended.
+    async fn linger(self) {
+        let Self { connection, wire, deadline, .. } = self;
+        drop(connection);
+        deadline.set(CLOSING_MS);
+        let mut left = LINGER_BYTES;
+        poll_fn(|context| {
+            if wire.poll_end(context, &mut left).is_ready() {
+                return Poll::Ready(());
+            }
+            deadline.poll_expired(context)
+        })
+        .await;
+    }
+
+    /// Say that no further request will be taken; what is open may end.
+    fn close(&mut self) {
+        self.closing = true;
+        self.waits = Waits::Unknown;
+        self.connection.graceful_shutdown();
+    }
+
+    fn wait(&mut self, waits: Waits) {
+        if self.waits == waits {
+            return;
+        }
+        self.waits = waits;
+        let runtime = self.client.gateway.runtime();
+        self.deadline.set(match waits {
+            Waits::Idle if self.closing => CLOSING_MS,
+            Waits::Idle | Waits::Full(_) => runtime.snapshot.gateway.idle_ms,
+            Waits::Busy | Waits::Unknown => 0,
+        });
+        self.deadline.set_idle(waits == Waits::Idle);
+    }
+}

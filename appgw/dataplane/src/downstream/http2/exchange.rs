@@ -1,0 +1,336 @@
+//! One request on an HTTP/2 connection, and its answer.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, Request, Response};
+use weirgate_shared::clock;
+use weirgate_shared::deadline::Deadline;
+use weirgate_shared::reason::Reason;
+
+use super::Open;
+use crate::client::Client;
+use crate::downstream::wire::Wire;
+use crate::downstream::{Downstream, Piece};
+use crate::exchange;
+use crate::http1::Departure;
+use crate::http2::{self, read_request, read_trailers};
+use crate::io::Stream;
+use crate::message::{Framing, Headers, RequestHead, ResponseHead};
+
+/// Serve one request.
+pub(super) async fn serve(
+    client: Rc<Client>,
+    wire: Wire,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+    number: u64,
+    open: Open,
+) {
+    let start_us = clock::process_us();
+    let gateway = &client.gateway;
+    let (parts, body) = request.into_parts();
+    let ends = body.is_end_stream();
+    let down = StreamExchange {
+        client: &client,
+        wire,
+        deadline: gateway.deadlines.register(),
+        request: RefCell::new(body),
+        reply: RefCell::new(Reply::Head(respond)),
+        written: RefCell::default(),
+        ending: Cell::new(None),
+        gone: Cell::new(false),
+        _open: open,
+    };
+    let runtime = gateway.runtime();
+    let mut scratch = gateway.take_scratch();
+    match read_request(&parts, ends, &runtime.limits, &mut scratch.head) {
+        Ok(()) => {
+            exchange::handle(&down, &mut scratch, number, start_us).await;
+        }
+        Err(reason) => exchange::refuse(&down, &mut scratch, number, start_us, reason),
+    }
+    let _ = down.send(&mut scratch.out, runtime.snapshot.gateway.idle_ms, 0).await;
+    gateway.give_scratch(scratch);
+    down.linger().await;
+}
+
+/// Bytes and time for a request body that nobody needs.
+const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER_MS: u64 = 2_000;
+
+/// What is still to be said to the client.
+enum Reply {
+    /// All of it; the head may have been written, but can still be taken back.
+    Head(SendResponse<Bytes>),
+    /// The body.
+    Body(SendStream<Bytes>),
+    Nothing,
+}
+
+/// How a body ends that is being written.
+enum Ending {
+    Plain,
+    Trailers(HeaderMap),
+}
+
+/// A stream of an HTTP/2 connection.
+struct StreamExchange<'a> {
+    client: &'a Client,
+    wire: Wire,
+    deadline: Deadline,
+    request: RefCell<RecvStream>,
+    reply: RefCell<Reply>,
+    /// A head that is written and not sent, and whether it is the whole answer.
+    written: RefCell<Option<(Response<()>, bool)>>,
+    ending: Cell<Option<Ending>>,
+    /// The client has reset the stream, or the connection is gone.
+    gone: Cell<bool>,
+    _open: Open,
+}
+
+/// What has come of a request's body and was not taken yet.
+#[derive(Default)]
+struct Body {
+    data: Bytes,
+    ended: bool,
+    trailers: Headers,
+}
+
+fn broken(_: h2::Error) -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}
+
+impl StreamExchange<'_> {
+    fn poll_body(&self, body: &mut Body, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut request = self.request.borrow_mut();
+        match request.poll_data(context) {
+            Poll::Ready(Some(Ok(data))) => {
+                body.data = data;
+                Poll::Ready(Ok(true))
+            }
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(broken(error))),
+            Poll::Ready(None) => request.poll_trailers(context).map(|fields| {
+                if let Some(fields) = fields.map_err(broken)? {
+                    if self.wire.take_bad_trailers(request.stream_id().as_u32()) {
+                        self.reset(h2::Reason::PROTOCOL_ERROR);
+                        return Err(io::ErrorKind::InvalidData.into());
+                    }
+                    body.trailers = read_trailers(&fields);
+                }
+                body.ended = true;
+                Ok(true)
+            }),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Room for so many bytes at most, as soon as the client's windows have some.
+    async fn room(&self, wanted: usize, stall_ms: u64, limit_ms: u64) -> io::Result<usize> {
+        let mut waiting = false;
+        poll_fn(|context| {
+            let mut reply = self.reply.borrow_mut();
+            let Reply::Body(stream) = &mut *reply else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+            stream.reserve_capacity(wanted);
+            if stream.capacity() > 0 {
+                return Poll::Ready(Ok(stream.capacity().min(wanted)));
+            }
+            match stream.poll_capacity(context) {
+                Poll::Ready(Some(Ok(room))) => Poll::Ready(Ok(room.min(wanted))),
+                Poll::Ready(_) => {
+                    self.gone.set(true);
+                    Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+                }
+                Poll::Pending => {
+                    if !waiting {
+                        waiting = true;
+                        self.deadline.set_within(stall_ms, limit_ms);
+                    }
+                    self.deadline.poll_expired(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+                }
+            }
+        })
+        .await
+    }
+
+    /// After an answer that did not wait for the request's body: take some of it, since clients take a reset
+    /// behind the answer for a failure, though it says that there is none (RFC 9113 §8.1).
+    async fn linger(&self) {
+        let mut left = LINGER_BYTES;
+        let mut body = Body::default();
+        self.deadline.set(LINGER_MS);
+        while !self.gone.get() && left > 0 && !self.request.borrow().is_end_stream() {
+            if !matches!(self.more_body(&mut body).await, Ok(true)) {
+                return;
+            }
+            let _ = self.next_piece(&mut body, |data| left = left.saturating_sub(data.len()));
+        }
+    }
+
+    fn reset(&self, code: h2::Reason) {
+        self.ending.set(None);
+        self.written.take();
+        match &mut *self.reply.borrow_mut() {
+            Reply::Head(respond) => respond.send_reset(code),
+            Reply::Body(stream) => stream.send_reset(code),
+            Reply::Nothing => {}
+        }
+    }
+
+    /// Send the head, if one was written: from here on it cannot be taken back.
+    fn send_head(&self) -> io::Result<()> {
+        let Some((response, ends)) = self.written.take() else { return Ok(()) };
+        let mut reply = self.reply.borrow_mut();
+        let Reply::Head(respond) = &mut *reply else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let sent = respond.send_response(response, ends);
+        *reply = match sent {
+            Ok(stream) if !ends => Reply::Body(stream),
+            Ok(_) => Reply::Nothing,
+            Err(error) => {
+                self.gone.set(true);
+                return Err(broken(error));
+            }
+        };
+        Ok(())
+    }
+
+    fn give(&self, data: Bytes, ends: bool) -> io::Result<()> {
+        let mut reply = self.reply.borrow_mut();
+        let Reply::Body(stream) = &mut *reply else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        stream.send_data(data, ends).map_err(|error| {
+            self.gone.set(true);
+            broken(error)
+        })
+    }
+}
+
+impl Downstream for StreamExchange<'_> {
+    type Body = Body;
+
+    fn client(&self) -> &Client {
+        self.client
+    }
+
+    fn deadline(&self) -> &Deadline {
+        &self.deadline
+    }
+
+    fn take_whole_body(&self, _framing: Framing, _wire: &mut Vec<u8>) -> Option<u64> {
+        None
+    }
+
+    fn body(&self, _framing: Framing) -> Body {
+        Body::default()
+    }
+
+    fn next_piece(&self, body: &mut Body, mut take: impl FnMut(&[u8])) -> Result<Piece, Reason> {
+        if body.data.is_empty() {
+            return Ok(if body.ended { Piece::End } else { Piece::Starved });
+        }
+        take(&body.data);
+        // The client may send as much again: this is what makes it as slow as the endpoint.
+        let _ = self.request.borrow_mut().flow_control().release_capacity(body.data.len());
+        body.data = Bytes::new();
+        Ok(Piece::Data)
+    }
+
+    fn trailers<'a>(&self, body: &'a Body) -> Option<&'a Headers> {
+        Some(&body.trailers)
+    }
+
+    async fn more_body(&self, body: &mut Body) -> io::Result<bool> {
+        poll_fn(|context| match self.poll_body(body, context) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => self.deadline.poll_expired(context).map(|()| Err(io::ErrorKind::TimedOut.into())),
+        })
+        .await
+    }
+
+    /// What comes of it is dropped, and the client told to stop, when the exchange ends.
+    fn skip_body(&self, _head: &RequestHead) -> bool {
+        true
+    }
+
+    fn leave_body(&self) {}
+
+    fn spoil(&self) {}
+
+    fn break_off(&self, reason: Reason) {
+        let code = if reason == Reason::ClientGone { h2::Reason::CANCEL } else { h2::Reason::INTERNAL_ERROR };
+        self.reset(code);
+    }
+
+    fn interim(&self, _out: &mut Vec<u8>, head: &ResponseHead) {
+        if let Reply::Head(respond) = &mut *self.reply.borrow_mut() {
+            let _ = respond.send_informational(http2::response(head, Framing::None));
+        }
+    }
+
+    fn head(&self, _out: &mut Vec<u8>, head: &ResponseHead, departure: Departure, ends: bool) {
+        self.ending.set(None);
+        *self.written.borrow_mut() = Some((http2::response(head, departure.framing), ends));
+    }
+
+    fn data(&self, out: &mut Vec<u8>, data: &[u8], _framing: Framing) {
+        out.extend_from_slice(data);
+    }
+
+    fn end(&self, _out: &mut Vec<u8>, trailers: Option<&Headers>, _framing: Framing) {
+        let trailers = trailers.and_then(http2::trailers);
+        self.ending.set(Some(trailers.map_or(Ending::Plain, Ending::Trailers)));
+    }
+
+    async fn send(&self, out: &mut Vec<u8>, stall_ms: u64, limit_ms: u64) -> io::Result<()> {
+        if self.gone.get() {
+            out.clear();
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        self.send_head()?;
+        let mut rest = Bytes::from(std::mem::take(out));
+        let ending = self.ending.take();
+        while !rest.is_empty() {
+            let room = self.room(rest.len(), stall_ms, limit_ms).await?;
+            let piece = rest.split_to(room);
+            let ends = rest.is_empty() && matches!(ending, Some(Ending::Plain));
+            self.give(piece, ends)?;
+            if ends {
+                *self.reply.borrow_mut() = Reply::Nothing;
+                return Ok(());
+            }
+        }
+        match ending {
+            None => return Ok(()),
+            Some(Ending::Plain) => self.give(Bytes::new(), true)?,
+            Some(Ending::Trailers(fields)) => {
+                if let Reply::Body(stream) = &mut *self.reply.borrow_mut() {
+                    stream.send_trailers(fields).map_err(broken)?;
+                }
+            }
+        }
+        *self.reply.borrow_mut() = Reply::Nothing;
+        Ok(())
+    }
+
+    fn poll_gone(&self, context: &mut Context<'_>) -> Poll<()> {
+        let reset = match &mut *self.reply.borrow_mut() {
+            Reply::Head(respond) => respond.poll_reset(context),
+            Reply::Body(stream) => stream.poll_reset(context),
+            Reply::Nothing => return Poll::Pending,
+        };
+        reset.map(|_| self.gone.set(true))
+    }
+
+    fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    fn stream(&self) -> Option<&Stream> {
+        None
+    }
+}
