@@ -75,7 +75,7 @@ def test_a_fresh_edge_shuns_before_anything_heavy_is_imported(
     prefix = parse_prefix("10.0.0.1")
     assert prefix is not None
     shuns.add(prefix, 5, by="alice")
-    edge, gateway = fleet._launch(fleet.edge), fleet._launch(fleet.gateways[0])
+    edge, gateway = fleet._launch(fleet.edges[0]), fleet._launch(fleet.gateways[0])
     assert b'"shuns"' not in gateway.bootstrap
     run(edge.bootstrap, calls, monkeypatch)
     assert calls == ["start", [{"source": "10.0.0.1/32", "ttl_ms": 5000}], "serve"]
