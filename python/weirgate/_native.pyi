@@ -10,6 +10,7 @@ __all__ = [
     "EdgeDataPlane",
     "GatewayDataPlane",
     "LoadPage",
+    "PlaceBoard",
     "__version__",
     "create_rate_table",
     "reasons",
@@ -46,6 +47,13 @@ class EdgeDataPlane:
 
     def add_listener(self, key: str, fd: int) -> None:
         """Take over a listening socket, before the ``apply()`` that names its key."""
+
+    def hand_over(self, fd: int) -> None:
+        """Give way to the edge at the other end of ``fd``, which is taken over; 10 s at most.
+
+        Raises:
+            ValueError: it has not taken over; this one serves on.
+        """
 
     def set_shuns(self, shuns: bytes) -> None:
         """Refuse these sources for a while; ``ValueError`` leaves the old list in force."""
@@ -123,6 +131,21 @@ class LoadPage:
 
     def read(self) -> list[dict[str, object]]:
         """Return each slot: index, state, heartbeat_ms, connections, and so on."""
+
+@final
+class PlaceBoard:
+    """The supervisor's view of the places in limits that edge processes hold together."""
+
+    @property
+    def fd(self) -> int:
+        """The memfd; edges inherit it."""
+
+    @staticmethod
+    def create(regions: int) -> PlaceBoard:
+        """Make a board with one region per edge process that can be alive, 1 to 32."""
+
+    def empty(self, region: int) -> None:
+        """Forget what a process held that has ended."""
 
 def create_rate_table() -> int:
     """Make the node's shared table of rate-limit buckets; return its memfd."""

@@ -138,6 +138,40 @@ def undrain(
     raise typer.Exit(call(target, admin, token, as_json=as_json))
 
 
+@app.command(epilog=HELP)
+def upgrade(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="edge: every edge process; or a gateway such as gateway-1.", metavar="TARGET"
+        ),
+    ],
+    admin: AdminUrl = DEFAULT_ADMIN,
+    *,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            help="What the old process still carries after so long is ended, such as 60s. "
+            "Default: drain.timeout of the file."
+        ),
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Return when the old process has ended.")
+    ] = False,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Put fresh processes, of what is installed now, in the place of running ones.
+
+    No connection is refused or lost. Relayed tcp and tls streams stay with the old process until
+    they end or the deadline passes; UDP sessions go over. If a fresh one does not get ready, the
+    old one serves on.
+    """
+    from weirgate.shared.cli.upgrade import upgrade as call
+
+    raise typer.Exit(call(target, admin, token, deadline=deadline, wait=wait, as_json=as_json))
+
+
 app.add_typer(shun_app, name="shun")
 
 

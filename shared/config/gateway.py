@@ -1,4 +1,4 @@
-"""The ``gateway``, ``logs``, ``admin`` and ``drain`` sections: the processes themselves."""
+"""The ``gateway``, ``edge``, ``logs``, ``admin`` and ``drain`` sections: the processes."""
 
 import os
 from typing import Annotated, Any, Literal
@@ -12,6 +12,7 @@ from weirgate.shared.config.scalars import ByteSize, Duration, Name, Secret, Tok
 from weirgate.shared.config.suggest import explain_word
 
 MAX_WORKERS = 256
+MAX_EDGES = 16
 _STREAMS = ("off", "stdout", "stderr")
 
 
@@ -139,6 +140,17 @@ class Gateway(Section):
         default=None,
         description="64 hex digits that sign sticky cookies, or `file:/path`. Set it where several "
         "nodes serve the same clients. Default: random, so cookies end with the supervisor.",
+    )
+
+
+class Edge(Section):
+    """The L4 tier."""
+
+    workers: Annotated[int, Field(ge=1, le=MAX_EDGES)] = Field(
+        default=1,
+        description="Edge processes that accept from the same listeners; those of UDP are the "
+        "first one's. One is enough for what is handed to gateways on the same host. Limits hold "
+        "for all together; `least_connections` and ejection see what their own process does.",
     )
 
 

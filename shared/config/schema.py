@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field, TypeAdapter
 
 from weirgate.shared.config.base import KIND, Many, OneOrMany, Section
-from weirgate.shared.config.gateway import Admin, Drain, Gateway, Logs, Node
+from weirgate.shared.config.gateway import Admin, Drain, Edge, Gateway, Logs, Node
 from weirgate.shared.config.listeners import Listener
 from weirgate.shared.config.pools import Pool
 from weirgate.shared.config.routes import Route
@@ -36,6 +36,7 @@ class Config(Section):
         default=(), description="What happens to requests; the first match wins."
     )
     node: Node = Field(default=Node(), description="Where this node is.")
+    edge: Edge = Field(default=Edge(), description="The L4 tier.")
     gateway: Gateway = Field(default=Gateway(), description="The L7 tier.")
     logs: Logs = Field(default=Logs(), description="What is written down.")
     admin: Admin = Field(default=Admin(), description="The supervisor's API.")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: How a child learns which process it belongs to.
 SUPERVISOR_PID = "WEIRGATE_SUPERVISOR_PID"
+#: The key of a descriptor that an edge gets as the way to its successor, not as a listening socket.
+SUCCESSION_KEY = "succession"
 _PR_SET_PDEATHSIG = 1
 
 

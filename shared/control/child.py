@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from weirgate.shared.control.boot import SUCCESSION_KEY
 from weirgate.shared.control.server import ControlServer
 from weirgate.shared.polling import until
 
@@ -63,6 +64,13 @@ class ListenerTaker(Protocol):
 
     def add_listener(self, key: str, fd: int) -> None:
         """Take a listening socket over."""
+
+
+class Predecessor(Protocol):
+    """Another one: it takes up to 10 s."""
+
+    def hand_over(self, fd: int) -> None:
+        """Give way to the process at the other end, or raise ``ValueError`` and serve on."""
 
 
 @runtime_checkable
@@ -212,7 +220,10 @@ class Child:
     async def _take_listener(self, channel: socket.socket, key: str, fd: int) -> None:
         plane: Any = self._plane
         try:
-            await self._call(plane.add_listener, key, fd)
+            if key == SUCCESSION_KEY:
+                await self._call(plane.hand_over, fd)
+            else:
+                await self._call(plane.add_listener, key, fd)
         except ValueError as error:
             channel.send(REFUSED + str(error).encode()[: _CHANNEL_BYTES - 1])
         else:

@@ -1,6 +1,6 @@
 """The calls by which an operator drains and shuns: docs/contracts.md, sections 5 and 8."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +27,15 @@ class DrainRequest:
     deadline_seconds: float | None = None
     force: bool = False
     replace: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeRequest:
+    """Whose processes an operator wants replaced; ``deadline_seconds`` None = ``drain.timeout``."""
+
+    target: str
+    by: str
+    deadline_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,9 @@ class OperatorApi(Protocol):
 
     async def drains(self, target: str = "") -> Sequence[Mapping[str, Any]]:
         """Return the orders in force, of one target where one is named, and how far each is."""
+
+    async def upgrade(self, request: UpgradeRequest) -> Answer:
+        """Replace the edge's processes by fresh ones."""
 
     async def shun(self, request: ShunRequest) -> Answer:
         """Have the edge refuse a source for a while."""
@@ -117,10 +129,22 @@ def routes(operator: OperatorApi) -> list[Route]:
         Route("/drain", drains, methods=["GET"]),
         Route("/drain", drain, methods=["POST"]),
         Route("/undrain", undrain, methods=["POST"]),
+        Route("/upgrade", _upgrading(operator), methods=["POST"]),
         Route("/shun", shuns, methods=["GET"]),
         Route("/shun", shun, methods=["POST"]),
         Route("/shun", unshun, methods=["DELETE"]),
     ]
+
+
+def _upgrading(operator: OperatorApi) -> Callable[[Request], Awaitable[Response]]:
+    async def upgrade(request: Request) -> Response:
+        try:
+            wanted = _read_upgrade(request)
+        except _BadParameterError as error:
+            return _refused(error)
+        return _said(await operator.upgrade(wanted))
+
+    return upgrade
 
 
 def _refused(error: _BadParameterError) -> Response:
@@ -141,6 +165,15 @@ def _read(request: Request) -> DrainRequest:
         force=_boolean(request, "force"),
         replace=_boolean(request, "replace"),
     )
+
+
+def _read_upgrade(request: Request) -> UpgradeRequest:
+    _only(request, {"target", "by", "deadline_ms"})
+    target = request.query_params.get("target", "")
+    if target != "edge":
+        raise _BadParameterError("target must be edge")
+    deadline_ms = _milliseconds(request, "deadline_ms")
+    return UpgradeRequest(target, _by(request), None if deadline_ms is None else deadline_ms / 1000)
 
 
 def _read_shun(request: Request) -> ShunRequest:

@@ -60,7 +60,8 @@ def connections_to_one_endpoint(config: Config) -> Iterator[tuple[str, int | Non
         routed = any(route.pool == name for route in config.routes)
         limit = pool.limits.connections
         if limit:
-            yield name, limit * ((config.gateway.workers if routed else 0) + bool(users))
+            edges = config.edge.workers if users else 0
+            yield name, limit * ((config.gateway.workers if routed else 0) + edges)
         elif routed or any(user.max_connections == 0 for user in users):
             yield name, None
         elif users:

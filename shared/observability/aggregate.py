@@ -39,6 +39,12 @@ class Aggregate:
         if process in self._seen:
             self._seen[process].fresh = False
 
+    def ended(self, process: str) -> None:
+        """Keep the counters of a process that has no successor of its name."""
+        last = self._seen.pop(process, None)
+        if last is not None:
+            self._retire(last.families)
+
     def families(self) -> list[Family]:
         """Add everything up."""
         total: dict[str, Family] = {}

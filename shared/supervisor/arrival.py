@@ -100,9 +100,11 @@ async def _seen(fleet: Fleet, door: Door, before: int) -> bool:
 
 
 async def _accepted(fleet: Fleet, door: Door) -> int:
-    status = await fleet.edge.client.status()
+    ready = [edge for edge in fleet.edges if edge.state == "ready"]
+    statuses = await asyncio.gather(*(edge.client.status() for edge in ready))
     return sum(
         listener["accepted_total"]
+        for status in statuses
         for listener in status["listeners"]
         if listener["name"] == door.name and listener["bind"] == door.bind
     )

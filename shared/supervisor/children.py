@@ -76,6 +76,8 @@ class Child:
     last_exit: str = ""
     #: Snapshots that it is being given, during which it may be deaf.
     snapshots_coming: int = 0
+    #: It is to take over from another process, and is not started again where that fails.
+    trial: bool = False
     #: An operator's drain.
     order: Order | None = None
     client: ChildClient = field(init=False)
@@ -89,6 +91,11 @@ class Child:
 
     def __post_init__(self) -> None:
         self.client = ChildClient(self.control_socket)
+
+    @property
+    def key(self) -> str:
+        """What tells it from others of its name."""
+        return self.control_socket.stem
 
     @property
     def pid(self) -> int | None:
@@ -113,7 +120,7 @@ class Child:
                 continue
             began = time.monotonic()
             await self._live()
-            if self._ending.is_set():
+            if self._ending.is_set() or self.trial:
                 break
             self.restarts += 1
             self.hangs += self._hung

@@ -1,9 +1,13 @@
-"""The node's child processes together: what they share, and what is said to all of them."""
+"""The node's child processes together: what they share, and what is said to all of them.
+
+Of each edge worker there are two processes for a while when it is upgraded (``upgrade.py``).
+"""
 
 import asyncio
 import json
 import logging
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -11,10 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from weirgate.shared import native
+from weirgate.shared.control.boot import SUCCESSION_KEY
 from weirgate.shared.control.client import ChildError, ChildRefusedError, ChildUnreachableError
 from weirgate.shared.observability.logs import fields
 from weirgate.shared.polling import until
 from weirgate.shared.supervisor.children import Child, Launch, end_all
+from weirgate.shared.supervisor.edges import Board, Seat
 from weirgate.shared.supervisor.endpoints import EndpointTable
 from weirgate.shared.supervisor.finishing import finish
 from weirgate.shared.supervisor.listeners import Listeners
@@ -27,8 +34,9 @@ log = logging.getLogger(__name__)
 
 _MODULES = {"edge": "weirgate.edge.process", "gateway": "weirgate.appgw.process"}
 _HANDOFF_BUFFER_BYTES = 1024 * 1024
-_CHANNEL_BYTES = 4096
 _CHANNEL_SECONDS = 5.0
+#: The old edge gives up after 10 s at most, and then serves on.
+_SUCCESSION_SECONDS = 15.0
 _DRAINED_POLL_SECONDS = 0.02
 _PUSH_PAUSE_SECONDS = 0.01
 _PUSH_RETRY_SECONDS = 0.5
@@ -72,7 +80,7 @@ class Handoff:
 
 
 class Fleet:
-    """The edge, the gateways, and the memory they share."""
+    """The edges, the gateways, and the memory they share."""
 
     def __init__(
         self,
@@ -81,6 +89,7 @@ class Fleet:
         rate_table_fd: int,
         *,
         gateways: int,
+        edges: int = 1,
         listeners: Listeners,
         endpoints: EndpointTable,
         shuns: ShunTable,
@@ -97,35 +106,44 @@ class Fleet:
         self._telling_shuns = asyncio.Lock()
         self._in_force = in_force
         self._tasks = tasks
-        self._channel: socket.socket | None = None
-        self._handoffs = [Handoff() for _ in range(gateways)]
+        #: By edge worker, then by gateway: an end told to one edge must not be heard by another.
+        self._handoffs = [[Handoff() for _ in range(gateways)] for _ in range(edges)]
+        self._board: Board = native.PlaceBoard.create(2 * edges)
+        self._edge_rates_fd = native.create_rate_table()
+        self._edge_bytes_fd = native.create_rate_table()
+        self._salt = secrets.randbits(63)
+        self._seats: dict[Child, Seat] = {}
         self._dirty: dict[Child, asyncio.Event] = {}
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keepers: dict[Child, asyncio.Task[None]] = {}
+        self._attendants: dict[Child, list[asyncio.Task[None]]] = {}
         self._stopping = False
 
-        def child(name: str, tier: str, index: int) -> Child:
-            path = run_directory / f"{name}.sock"
-            return Child(name, tier, index, path, self._launch, observer=self)
+        self._run_directory = run_directory
+        self.gateways = [self._child(f"gateway-{i}", "gateway", i) for i in range(gateways)]
+        self.edges = [self._child(f"edge-{i}", "edge", i) for i in range(edges)]
+        for edge in self.edges:
+            self._seats[edge] = Seat(edge.index, edge.index)
+        #: Edge processes that come or go: successors before, predecessors after they took over.
+        self.passing: list[Child] = []
+        self._watch = Watch(self.children, self.page.read)
 
-        self.gateways = [child(f"gateway-{i}", "gateway", i) for i in range(gateways)]
-        self.edge = child("edge-0", "edge", 0)
-        self.children = [self.edge, *self.gateways]
+    @property
+    def children(self) -> list[Child]:
+        """Every child that there is."""
+        return [*self.edges, *self.passing, *self.gateways]
 
     def start(self) -> None:
         """Start every child, and the tasks that keep it alive, informed and watched."""
         for child in self.children:
-            self._dirty[child] = asyncio.Event()
-            self._keepers.append(self._tasks.keep(f"keep {child.name}", child.keep_alive))
-            self._tasks.keep(f"inform {child.name}", self._informer(child))
+            self._attend(child)
         self._tasks.keep("shuns", self._keep_telling_shuns)
-        watch = Watch(self.children, self.page.read)
-        self._tasks.keep("watch", watch.keep_looking)
-        self._tasks.keep(f"ask {self.edge.name}", lambda: watch.keep_asking(self.edge))
+        self._tasks.keep("watch", self._watch.keep_looking)
 
     @property
     def ready(self) -> bool:
-        """Whether the edge and at least one gateway are ready."""
-        return self.edge.state == "ready" and any(g.takes_work for g in self.gateways)
+        """Whether an edge and a gateway are ready."""
+        edge = any(edge.state == "ready" for edge in self.edges)
+        return edge and any(g.takes_work for g in self.gateways)
 
     def endpoints_changed(self) -> None:
         """Have the endpoint states sent to every child, soon and once."""
@@ -139,7 +157,7 @@ class Fleet:
         edge that has closed a listener could not take it back.
         """
         refusals = await self._put_all(self.gateways, snapshot)
-        return refusals or await self._put_all([self.edge], snapshot)
+        return refusals or await self._put_all(self.edges, snapshot)
 
     async def tell_endpoints(self) -> None:
         """Send the endpoint states now; a child that does not take them is told again later."""
@@ -150,25 +168,31 @@ class Fleet:
         )
 
     async def tell_shuns(self) -> bool:
-        """Send the shun list to the edge now; say whether it has it, else it is told later."""
+        """Send the shun list to the edges now; say whether all have it; others are told later."""
         async with self._telling_shuns:
-            if self.edge.state != "ready":  # becoming ready will tell it
-                return False
-            try:
-                await self.edge.client.put_shuns(self._shuns.encoded())
-            except ChildError as error:
-                log.warning(
-                    "the edge was not told whom to shun",
-                    extra=fields(process=self.edge.name, error=error),
-                )
-                self._shuns_untold.set()
-                return False
+            encoded = self._shuns.encoded()
+            # one that is not ready is told when it is
+            told = [await self._tell_shuns(edge, encoded) for edge in self.edges]
+        return all(told)
+
+    async def _tell_shuns(self, edge: Child, encoded: bytes) -> bool:
+        if edge.state != "ready":
+            return False
+        try:
+            await edge.client.put_shuns(encoded)
+        except ChildError as error:
+            log.warning(
+                "the edge was not told whom to shun",
+                extra=fields(process=edge.name, error=error),
+            )
+            self._shuns_untold.set()
+            return False
         return True
 
     async def catch_up(self) -> None:
         """Give the snapshot in force to children that started while it changed."""
         wanted = self._in_force()
-        for child in self.children:
+        for child in [*self.edges, *self.gateways]:  # one that finishes keeps what it has
             if child.state == "ready" and child.generation != wanted.generation:
                 refusal = await self._put(child, wanted)
                 if refusal:
@@ -179,23 +203,70 @@ class Fleet:
                     child.kill()
 
     async def pass_listeners(self, opened: Mapping[Any, socket.socket]) -> None:
-        """Give new listening sockets to the running edge; a later one finds them in its bootstrap.
+        """Give new listening sockets to the running edges; a later one finds them in its bootstrap.
 
         Raises:
-            ChildError: the edge did not take one.
+            ChildError: an edge did not take one.
         """
-        channel = self._channel
-        if channel is None or self.edge.state != "ready":
-            return
-        for key, listener in opened.items():
-            try:
-                async with asyncio.timeout(_CHANNEL_SECONDS):
-                    answer = await _pass(channel, str(key), listener)
-            except (TimeoutError, OSError) as error:
-                raise ChildUnreachableError(f"the edge did not take {key}: {error}") from error
-            if not answer.startswith(b"+"):
-                text = answer[1:].decode("utf-8", "replace")
-                raise ChildRefusedError(f"the edge refused {key}: {text}")
+        for edge in self.edges:
+            seat = self._seats[edge]
+            for key, listener in opened.items():
+                if edge.state == "ready" and seat.channel is not None and seat.takes(key):
+                    await seat.give(edge.name, str(key), listener, _CHANNEL_SECONDS)
+
+    # Edge processes that take over from others: upgrade.py.
+
+    def start_successor(self, old: Child) -> Child:
+        """Start a process that can take over from an edge; it is tried once."""
+        seat = self._seats[old]
+        workers = len(self.edges)
+        region = (seat.region + workers) % (2 * workers)
+        new = self._child(f"{old.name}-new", "edge", old.index, second=region >= workers)
+        new.trial = True
+        self._seats[new] = Seat.after(seat.worker, region)
+        self.passing.append(new)
+        self._watch.add(new)
+        self._attend(new)
+        return new
+
+    async def hand_over(self, old: Child, new: Child) -> None:
+        """Have an edge give way to its successor.
+
+        Raises:
+            ChildError: it did not; it serves on.
+        """
+        speaking = self._seats[new].predecessor_end
+        assert speaking is not None  # noqa: S101 - made with the seat, and used once
+        for child in (old, new):  # both may be deaf meanwhile
+            child.snapshots_coming += 1
+        try:
+            await self._seats[old].give(old.name, SUCCESSION_KEY, speaking, _SUCCESSION_SECONDS)
+        finally:
+            for child in (old, new):
+                child.snapshots_coming -= 1
+            self._seats[new].close_succession()
+
+    def promote(self, old: Child, new: Child) -> None:
+        """Have a successor that has taken over be the edge; the old process only finishes."""
+        old.retire()
+        self.passing.remove(new)
+        self.passing.append(old)
+        self.edges[self.edges.index(old)] = new
+        old.name, new.name = f"{old.name}-old", old.name
+        # what the name has counted goes on: an upgrade is no restart
+        new.restarts, new.hangs, old.restarts, old.hangs = old.restarts, old.hangs, 0, 0
+        new.trial = False
+        self._dirty[new].set()
+        self._shuns_untold.set()
+
+    def let_go(self, child: Child) -> None:
+        """Forget an edge process that has ended."""
+        self.passing.remove(child)
+        for task in self._attendants.pop(child):
+            task.cancel()
+        del self._dirty[child], self._keepers[child]
+        self._watch.forget(child)
+        self._seats.pop(child).close_succession()
 
     async def drain(self, seconds: float) -> None:
         """Take no new connections, finish the open ones, and return when that is done.
@@ -204,7 +275,11 @@ class Fleet:
         """
         self._stopping = True
         deadline_ms = int(seconds * 1000)
-        await self._say_drain([self.edge], deadline_ms)
+        for child in self.passing:
+            if child.trial:  # it has not taken over, and now never will
+                child.retire()
+                child.kill()
+        await self._say_drain([*self.edges, *self.passing], deadline_ms)
         self._listeners.close()
         for gateway in self.gateways:
             self.page.set_state(gateway.index, "draining")
@@ -221,14 +296,18 @@ class Fleet:
         """End every child; after the grace the kernel does it."""
         self._stopping = True
         if self._keepers:
-            await end_all(self.children, self._keepers, grace_seconds)
+            await end_all(self.children, list(self._keepers.values()), grace_seconds)
 
     def close(self) -> None:
         """Give the shared memory and the sockets back."""
-        for handoff in self._handoffs:
+        for handoff in (handoff for each in self._handoffs for handoff in each):
             handoff.close()
-        self._close_channel()
+        for seat in self._seats.values():
+            seat.close_channel()
+            seat.close_succession()
         os.close(self._rate_table_fd)
+        os.close(self._edge_rates_fd)
+        os.close(self._edge_bytes_fd)
 
     # What a child's life does to the rest: the Observer of children.py.
 
@@ -243,7 +322,7 @@ class Fleet:
             extra=fields(process=child.name, pid=child.pid, generation=child.generation),
         )
         self._dirty[child].set()
-        if child is self.edge:
+        if child.tier == "edge":
             self._shuns_untold.set()
         if child.order is not None:  # given while it was starting
             self._set_page(child, "draining")
@@ -257,8 +336,9 @@ class Fleet:
         if child.held:
             # not "down": nothing is to be queued for a successor that does not come
             self._set_page(child, "draining")
-        if child is self.edge:
-            self._close_channel()
+        if seat := self._seats.get(child):
+            seat.close_channel()
+            self._board.empty(seat.region)
 
     def _set_page(self, child: Child, state: str) -> None:
         if child.tier == "gateway":
@@ -275,11 +355,19 @@ class Fleet:
             "load_page_fd": self.page.fd,
             "gateways": len(self.gateways),
         }
+        if seat := self._seats.get(child):
+            document |= {
+                "regions": 2 * len(self.edges),
+                "region": seat.region,
+                "salt": self._salt,
+            }
         own, close_after = (
-            self._gateway_fds(child.index) if child.tier == "gateway" else self._edge_fds()
+            self._gateway_fds(child.index)
+            if child.tier == "gateway"
+            else self._edge_fds(self._seats[child])
         )
         document |= own
-        if child is self.edge and (shuns := self._shuns.entries()):
+        if child.tier == "edge" and (shuns := self._shuns.entries()):
             document["shuns"] = shuns
         return Launch(
             command=(sys.executable, "-P", "-m", _MODULES[child.tier]),
@@ -292,26 +380,33 @@ class Fleet:
     def _gateway_fds(self, index: int) -> tuple[dict[str, Any], tuple[int, ...]]:
         own = {
             "rate_table_fd": self._rate_table_fd,
-            "handoff_fd": self._handoffs[index].receiving.fileno(),
+            "handoff_fds": [each[index].receiving.fileno() for each in self._handoffs],
         }
         return own, ()
 
-    def _edge_fds(self) -> tuple[dict[str, Any], tuple[int, ...]]:
-        self._close_channel()
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._channel.settimeout(0)
-        fd = theirs.detach()
-        own = {
-            "handoff_fds": [handoff.sending.fileno() for handoff in self._handoffs],
-            "listener_fds": self._listeners.fds(),
-            "fd_channel": fd,
+    def _edge_fds(self, seat: Seat) -> tuple[dict[str, Any], tuple[int, ...]]:
+        own, close_after = seat.bootstrap(self._listeners)
+        own |= {
+            "handoff_fds": [each.sending.fileno() for each in self._handoffs[seat.worker]],
+            "rate_table_fd": self._edge_rates_fd,
+            "byte_table_fd": self._edge_bytes_fd,
+            "places_fd": self._board.fd,
         }
-        return own, (fd,)
+        return own, close_after
 
-    def _close_channel(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+    def _child(self, name: str, tier: str, index: int, *, second: bool = False) -> Child:
+        # two processes of an edge worker need a socket each
+        path = self._run_directory / f"{tier}-{index}{'-b' if second else ''}.sock"
+        return Child(name, tier, index, path, self._launch, observer=self)
+
+    def _attend(self, child: Child) -> None:
+        self._dirty[child] = asyncio.Event()
+        self._keepers[child] = self._tasks.keep(f"keep {child.name}", child.keep_alive)
+        attendants = [self._tasks.keep(f"inform {child.name}", self._informer(child))]
+        if child.tier == "edge":
+            asking = self._tasks.keep(f"ask {child.name}", lambda: self._watch.keep_asking(child))
+            attendants.append(asking)
+        self._attendants[child] = attendants
 
     def _informer(self, child: Child) -> Callable[[], Any]:
         dirty = self._dirty[child]
@@ -388,12 +483,6 @@ async def _drained(child: Child) -> bool:
         return bool((await child.client.status())["drained"])
     except ChildError:
         return False
-
-
-async def _pass(channel: socket.socket, key: str, listener: socket.socket) -> bytes:
-    """Send one descriptor; return the edge's answer."""
-    socket.send_fds(channel, [key.encode()], [listener.fileno()])
-    return await asyncio.get_running_loop().sock_recv(channel, _CHANNEL_BYTES)
 
 
 def _descriptors(own: Mapping[str, Any]) -> Iterable[int]:

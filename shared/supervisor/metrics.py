@@ -23,7 +23,7 @@ class NodeMetrics:
         self, children: list[Child], endpoints: Iterable[Endpoint], generation: int
     ) -> str:
         """Return everything as Prometheus text."""
-        up = await asyncio.gather(*(self._collect(child) for child in children))
+        up = await asyncio.gather(*(self.collect(child) for child in children))
         own = [
             _up(children, up),
             _endpoint_up(endpoints),
@@ -36,14 +36,21 @@ class NodeMetrics:
         ]
         return render([*self._aggregate.families(), *own])
 
-    async def _collect(self, child: Child) -> bool:
+    async def collect(self, child: Child) -> bool:
+        """Take in what a child has counted so far; say whether it answers."""
         try:
             families = parse(await child.client.metrics())
         except (ChildError, KeyError, TypeError, ValueError):
-            self._aggregate.missing(child.name)
+            self._aggregate.missing(child.key)
             return False
-        self._aggregate.report(child.name, child.incarnation, families)
+        if child.state == "ended":  # an answer from before that, and its counts are kept already
+            return False
+        self._aggregate.report(child.key, child.incarnation, families)
         return True
+
+    def ended(self, child: Child) -> None:
+        """Keep the counters of a child that will count no more."""
+        self._aggregate.ended(child.key)
 
     def _reload_total(self) -> Family:
         family = Family("weirgate_reload_total", "counter", "Reloads by result.")

@@ -114,7 +114,9 @@ class Node:
             "warnings": list(self._reloader.plan.warnings),
             "processes": view.processes(fleet, statuses),
             "listeners": view.listeners(
-                force.value, self._listeners, statuses.get(fleet.edge.name, {})
+                force.value,
+                self._listeners,
+                [s for c in fleet.children if c.tier == "edge" and (s := statuses.get(c.name))],
             ),
             "pools": view.pools(force.value, endpoints, statuses),
         }
@@ -168,6 +170,7 @@ class Node:
             native.LoadPage.create(plan.settings.workers),
             native.create_rate_table(),
             gateways=plan.settings.workers,
+            edges=plan.settings.edge_workers,
             listeners=self._listeners,
             endpoints=self._upstreams.table,
             shuns=self._shuns,
@@ -198,8 +201,16 @@ class Node:
         """Import the admin API only now: the children are starting, and nobody waits for it."""
         from weirgate.shared.supervisor.metrics import NodeMetrics
         from weirgate.shared.supervisor.operator import Operator
+        from weirgate.shared.supervisor.upgrade import EdgeUpgrade
 
         self._metrics = NodeMetrics(native.__version__)
+        upgrade = EdgeUpgrade(
+            self._running(),
+            self._tasks,
+            self._metrics,
+            configuration=self._reloader.one_at_a_time,
+            drain_seconds=lambda: self._reloader.plan.settings.drain_seconds,
+        )
         self.operator = Operator(
             self._running(),
             self._upstreams.table,
@@ -207,6 +218,7 @@ class Node:
             self._tasks,
             drain_seconds=lambda: self._reloader.plan.settings.drain_seconds,
             serving=lambda: self._serving,
+            upgrade=upgrade,
         )
         if self._admin is None:
             return
@@ -225,7 +237,10 @@ class Node:
             for key, listening in self._listeners.sockets.items()
         )
         workers = plan.settings.workers
+        edges = plan.settings.edge_workers
         parts = [where or "no listeners", f"{workers} gateway{'s' if workers > 1 else ''}"]
+        if edges > 1:
+            parts.insert(1, f"{edges} edges")
         if self._admin is not None:
             parts.append(f"admin http://{bound_address(self._admin)}")
         age = _age_seconds()

@@ -10,7 +10,7 @@ from typing import Any
 
 from weirgate.shared.addresses import Prefix
 from weirgate.shared.config.compiler import endpoint_id
-from weirgate.shared.control.operate import Answer, DrainRequest, ShunRequest
+from weirgate.shared.control.operate import Answer, DrainRequest, ShunRequest, UpgradeRequest
 from weirgate.shared.observability.logs import fields
 from weirgate.shared.supervisor import view
 from weirgate.shared.supervisor.children import Child
@@ -19,6 +19,7 @@ from weirgate.shared.supervisor.fleet import Fleet
 from weirgate.shared.supervisor.orders import Order
 from weirgate.shared.supervisor.shuns import ShunError, ShunTable
 from weirgate.shared.supervisor.tasks import Tasks
+from weirgate.shared.supervisor.upgrade import EdgeUpgrade
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Operator:
         *,
         drain_seconds: Callable[[], float],
         serving: Callable[[], bool],
+        upgrade: EdgeUpgrade,
     ) -> None:
         self._fleet = fleet
         self._table = table
@@ -47,6 +49,7 @@ class Operator:
         self._tasks = tasks
         self._drain_seconds = drain_seconds
         self._serving = serving
+        self._upgrade = upgrade
 
     async def drain(self, request: DrainRequest) -> Answer:
         """Let a pool's endpoint, all of them, or a gateway take no new work."""
@@ -89,6 +92,12 @@ class Operator:
             if child.order is not None and target in {"", child.name}
         ]
         return [*endpoints, *gateways]
+
+    async def upgrade(self, request: UpgradeRequest) -> Answer:
+        """Replace the edge's processes by fresh ones."""
+        if not self._serving():
+            return _refused(409, request.target, "the node is starting or draining")
+        return await self._upgrade.run(request)
 
     # Sources.
 

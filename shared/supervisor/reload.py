@@ -58,11 +58,12 @@ class Reloader:
         self._upstreams = upstreams
         self._last_generation = 1
         self._started_with = plan.settings
-        self._one_at_a_time = asyncio.Lock()
+        #: Held by whoever changes what is in force, or needs it to stay.
+        self.one_at_a_time = asyncio.Lock()
 
     async def reload(self, fleet: Fleet) -> Outcome:
         """Read the file again and put it in force, or say why the old one stays."""
-        async with self._one_at_a_time:
+        async with self.one_at_a_time:
             try:
                 plan = await asyncio.to_thread(self._planner.plan)
             except ConfigErrors as error:
@@ -123,6 +124,7 @@ class Reloader:
         began = self._started_with
         changes = {
             "gateway.workers": (began.workers, wanted.workers),
+            "edge.workers": (began.edge_workers, wanted.edge_workers),
             "admin.bind": (began.admin_bind, wanted.admin_bind),
             "admin.token": (began.admin_token, wanted.admin_token),
             "run_directory": (began.run_directory, wanted.run_directory),

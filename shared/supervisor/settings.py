@@ -19,6 +19,7 @@ class Settings:
     """The node's own settings; the data planes' are in the snapshot."""
 
     workers: int
+    edge_workers: int
     admin_bind: str | None
     admin_token: str | None
     drain_seconds: float
@@ -32,6 +33,7 @@ def read(loaded: "Loaded", *, workers: int | None = None) -> Settings:
     bind = None if config.admin.bind == "off" else config.admin.bind
     return Settings(
         workers=workers or config.gateway.workers,
+        edge_workers=config.edge.workers,
         admin_bind=bind,
         admin_token=_token(config),
         drain_seconds=config.drain.timeout.total_seconds() or _YEAR_SECONDS,

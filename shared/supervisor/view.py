@@ -10,6 +10,7 @@ from typing import Any
 
 from weirgate.shared.control.client import ChildError
 from weirgate.shared.supervisor.children import Child
+from weirgate.shared.supervisor.edges import sum_listeners
 from weirgate.shared.supervisor.endpoints import Endpoint
 from weirgate.shared.supervisor.fleet import Fleet
 from weirgate.shared.supervisor.listeners import Listeners, bound_address
@@ -51,11 +52,11 @@ def processes(fleet: Fleet, statuses: Mapping[str, Status]) -> list[dict[str, An
 
 
 def listeners(
-    snapshot: Mapping[str, Any], sockets: Listeners, edge: Status
+    snapshot: Mapping[str, Any], sockets: Listeners, edges: Sequence[Status]
 ) -> list[dict[str, Any]]:
-    """Describe each listening socket."""
+    """Describe each listening socket, the edge processes' counts added up."""
     configured = {listener["name"]: listener for listener in snapshot["listeners"]}
-    counts = {(c["name"], c["bind"]): c for c in edge.get("listeners", [])}
+    counts = sum_listeners(edges)
     shown = []
     for key, listening in sockets.sockets.items():
         listener = configured.get(key.name)
@@ -111,7 +112,7 @@ def _process(child: Child, status: Status, slot: Mapping[str, object]) -> dict[s
         "name": child.name,
         "tier": child.tier,
         "pid": child.pid,
-        "state": "draining" if status.get("draining") else child.state,
+        "state": _state(child, status),
         "drain": child.order.as_dict() if child.order else None,
         "restarts": child.restarts,
         "uptime_seconds": round(time.time() - child.started_at, 1) if running else None,
@@ -125,6 +126,12 @@ def _process(child: Child, status: Status, slot: Mapping[str, object]) -> dict[s
         "heartbeat_ms": slot.get("heartbeat_ms"),
         "resident_bytes": _resident_bytes(child.pid) if child.pid else None,
     }
+
+
+def _state(child: Child, status: Status) -> str:
+    if status.get("draining"):
+        return "draining"
+    return "standby" if status.get("standby") else child.state
 
 
 def _endpoint(endpoint: Endpoint, seen: Sequence[Status]) -> dict[str, Any]:

@@ -42,6 +42,14 @@ class Watch:
         self._looked_at = clock()
         self._heard_at = dict.fromkeys(children, self._looked_at)
 
+    def add(self, child: Child) -> None:
+        """Look at one more."""
+        self._heard_at[child] = self._clock()
+
+    def forget(self, child: Child) -> None:
+        """Look at it no more."""
+        self._heard_at.pop(child, None)
+
     async def keep_looking(self) -> None:
         """Look until cancelled."""
         self._looked_at = self._clock()  # what came before, the start of the node, was no look

@@ -69,7 +69,7 @@ def test_the_bootstrap_of_an_edge_says_whom_to_shun(tmp_path: Path) -> None:
     prefix = parse_prefix("10.0.0.1")
     assert prefix is not None
     shuns.add(prefix, 5, by="alice")
-    edge, gateway = fleet._launch(fleet.edge), fleet._launch(fleet.gateways[0])
+    edge, gateway = fleet._launch(fleet.edges[0]), fleet._launch(fleet.gateways[0])
     assert b'"shuns"' not in gateway.bootstrap
     told = json.loads(edge.bootstrap)["shuns"]
     assert told == [{"source": "10.0.0.1/32", "ttl_ms": 5000}]

@@ -8,7 +8,7 @@ import pytest
 
 from weirgate.shared.addresses import Prefix, parse_prefix
 from weirgate.shared.control.admin import application
-from weirgate.shared.control.operate import Answer, DrainRequest, ShunRequest
+from weirgate.shared.control.operate import Answer, DrainRequest, ShunRequest, UpgradeRequest
 from weirgate.shared.supervisor.reload import Outcome
 from weirgate.shared.supervisor.view import redacted
 
@@ -33,6 +33,10 @@ class Operator:
     async def drains(self, target: str = "") -> Sequence[Mapping[str, Any]]:
         self.asked.append(target)
         return [{"target": "p/a:1"}]
+
+    async def upgrade(self, request: UpgradeRequest) -> Answer:
+        self.asked.append(request)
+        return self.answer
 
     async def shun(self, request: ShunRequest) -> Answer:
         self.asked.append(request)
@@ -252,6 +256,34 @@ async def test_a_shun_with_a_parameter_that_makes_no_sense_is_refused(
     assert node.operator.asked == []
 
 
+async def test_an_upgrade_is_passed_on_with_what_was_asked(
+    admin: httpx.AsyncClient, node: Node
+) -> None:
+    node.operator.answer = Answer(500, {"result": "failed", "error": "why"})
+    answer = await admin.post(
+        "/upgrade", params={"target": "edge", "deadline_ms": "1500", "by": "alice"}
+    )
+    assert (answer.status_code, answer.json()["error"]) == (500, "why")
+    assert (await admin.post("/upgrade", params={"target": "edge"})).status_code == 500
+    assert node.operator.asked == [
+        UpgradeRequest("edge", "alice", 1.5),
+        UpgradeRequest("edge", "API from 127.0.0.1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"target": "edge-0"}, {"target": ""}, {"deadline_ms": "1s"}, {"force": "true"}],
+    ids=str,
+)
+async def test_an_upgrade_with_a_parameter_that_makes_no_sense_is_refused(
+    admin: httpx.AsyncClient, node: Node, wrong: dict[str, str]
+) -> None:
+    answer = await admin.post("/upgrade", params={"target": "edge", **wrong})
+    assert (answer.status_code, answer.json()["result"]) == (422, "refused")
+    assert node.operator.asked == []
+
+
 async def test_draining_and_shunning_are_guarded_as_reloading_is(node: Node) -> None:
     transport = httpx.ASGITransport(application(node, token="s3cret"))
     async with httpx.AsyncClient(transport=transport, base_url="http://10.0.0.1") as client:
@@ -259,6 +291,7 @@ async def test_draining_and_shunning_are_guarded_as_reloading_is(node: Node) -> 
         for method, verb in (
             ("POST", "/drain?target=p/*"),
             ("POST", "/undrain?target=p/*"),
+            ("POST", "/upgrade?target=edge"),
             ("POST", "/shun?source=10.0.0.1"),
             ("DELETE", "/shun?source=10.0.0.1"),
         ):

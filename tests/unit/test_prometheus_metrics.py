@@ -136,3 +136,21 @@ def test_gauges_of_a_replaced_process_are_forgotten() -> None:
     aggregate.report("gateway-0", 1, gauge(50))
     aggregate.report("gateway-0", 2, gauge(1))
     assert only(aggregate) == 1
+
+
+def test_what_a_process_without_a_successor_had_counted_is_kept_and_its_key_can_be_used_anew() -> (
+    None
+):
+    aggregate = Aggregate()
+    aggregate.report("edge-0", 1, [*counter(7)])
+    aggregate.ended("edge-0")
+    assert only(aggregate) == 7
+    aggregate.report("edge-0", 1, counter(2))
+    assert only(aggregate) == 9
+    aggregate.ended("edge-0")
+    aggregate.ended("edge-0")
+    assert only(aggregate) == 9
+    other = Aggregate()
+    other.report("edge-0", 1, gauge(7))
+    other.ended("edge-0")
+    assert other.families() == []

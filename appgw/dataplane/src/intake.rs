@@ -13,8 +13,8 @@ use crate::plane::Gateway;
 /// Connections taken before those that are open get their turn.
 const BATCH: usize = 32;
 
-/// Take connections until the queue is closed.
-pub(crate) async fn serve(gateway: Rc<Gateway>, socket: OwnedFd) {
+/// Take the connections of an edge worker until its queue is closed.
+pub(crate) async fn serve(gateway: Rc<Gateway>, edge: usize, socket: OwnedFd) {
     let Ok(socket) = watch_readable(socket) else { return };
     let mut buffer = [0u8; HEADER_BYTES];
     while let Ok(mut ready) = socket.readable().await {
@@ -25,7 +25,7 @@ pub(crate) async fn serve(gateway: Rc<Gateway>, socket: OwnedFd) {
                 Ok((length, fd)) => {
                     if let Some(header) = Handoff::decode(&buffer[..length]) {
                         // Counted before the queue is shorter: a drain must not miss it between the two.
-                        let live = gateway.enter(&header);
+                        let live = gateway.enter(edge, &header);
                         match fd {
                             Some(fd) => {
                                 tokio::task::spawn_local(connection::serve(Rc::clone(&gateway), header, live, fd));

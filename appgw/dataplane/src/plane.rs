@@ -47,9 +47,9 @@ pub(crate) struct Gateway {
     /// Listeners that the last snapshot removed, and until when connections to them may still come.
     retired: RefCell<Vec<(u64, Rc<Listener>, u64)>>,
     log: RefCell<Rc<AccessLog>>,
-    handoff: RefCell<Option<OwnedFd>>,
-    replies: OwnedFd,
-    closed: RefCell<Vec<ConnectionId>>,
+    handoffs: RefCell<Vec<OwnedFd>>,
+    /// For each edge worker, where it hears of ends, and those that it has not been told of.
+    replies: Vec<(OwnedFd, RefCell<Vec<ConnectionId>>)>,
     scratch: RefCell<Vec<Scratch>>,
     connections: Cell<u64>,
     in_flight: Cell<u64>,
@@ -61,7 +61,8 @@ pub(crate) struct Gateway {
 /// An open connection, counted; tells the edge of its end where that keeps a limit.
 pub(crate) struct Live {
     gateway: Rc<Gateway>,
-    tracked: Option<ConnectionId>,
+    /// Which edge worker is to hear of it.
+    tracked: Option<(usize, ConnectionId)>,
 }
 
 impl Drop for Live {
@@ -69,10 +70,11 @@ impl Drop for Live {
         let gateway = &self.gateway;
         gateway.connections.set(gateway.connections.get() - 1);
         gateway.publish();
-        if let Some(id) = self.tracked {
-            gateway.closed.borrow_mut().push(id);
-            if gateway.closed.borrow().len() >= CLOSED_IDS {
-                gateway.tell_closed();
+        if let Some((edge, id)) = self.tracked {
+            let (socket, closed) = &gateway.replies[edge];
+            closed.borrow_mut().push(id);
+            if closed.borrow().len() >= CLOSED_IDS {
+                tell_closed(socket, closed);
             }
         }
     }
@@ -92,8 +94,10 @@ impl Gateway {
         let text = |error: std::io::Error| error.to_string();
         let page = LoadPage::open(inherited("load page", Some(bootstrap.load_page_fd))?).map_err(text)?;
         let rates = RateTable::open(inherited("rate table", bootstrap.rate_table_fd)?).map_err(text)?;
-        let handoff = inherited("handoff socket", bootstrap.handoff_fd)?;
-        let replies = handoff.try_clone().map_err(text)?;
+        let fds = bootstrap.handoff_fds.iter();
+        let handoffs: Vec<OwnedFd> = fds.map(|&fd| inherited("handoff socket", Some(fd))).collect::<Result<_, _>>()?;
+        let replies = handoffs.iter().map(|socket| Ok((socket.try_clone()?, RefCell::default())));
+        let replies: Vec<_> = replies.collect::<std::io::Result<_>>().map_err(text)?;
         let kept = Kept::default();
         kept.registry.apply(bootstrap.reports());
         let log = AccessLog::open(&bootstrap.snapshot.logs, None).map_err(|error| format!("access log: {error}"))?;
@@ -111,9 +115,8 @@ impl Gateway {
             retired: RefCell::default(),
             runtime: RefCell::new(Rc::new(runtime)),
             log: RefCell::new(log),
-            handoff: RefCell::new(Some(handoff)),
+            handoffs: RefCell::new(handoffs),
             replies,
-            closed: RefCell::default(),
             scratch: RefCell::default(),
             connections: Cell::new(0),
             in_flight: Cell::new(0),
@@ -168,11 +171,11 @@ impl Gateway {
         self.runtime.borrow().listeners.contains_key(&listener)
     }
 
-    /// Count a connection taken from the edge.
-    pub(crate) fn enter(self: &Rc<Self>, header: &Handoff) -> Live {
+    /// Count a connection taken from an edge worker.
+    pub(crate) fn enter(self: &Rc<Self>, edge: usize, header: &Handoff) -> Live {
         self.connections.set(self.connections.get() + 1);
         self.publish();
-        Live { gateway: Rc::clone(self), tracked: header.tracked.then_some(header.connection_id) }
+        Live { gateway: Rc::clone(self), tracked: header.tracked.then_some((edge, header.connection_id)) }
     }
 
     pub(crate) fn begin_request(&self) -> InFlight<'_> {
@@ -194,17 +197,6 @@ impl Gateway {
 
     fn beat(&self) {
         self.page.beat(self.index, clock::coarse_ms(), self.runtime.borrow().generation);
-    }
-
-    fn tell_closed(&self) {
-        let mut closed = self.closed.borrow_mut();
-        if closed.is_empty() {
-            return;
-        }
-        let count = closed.len().min(CLOSED_IDS);
-        if weirgate_shared::net::send_message(self.replies.as_fd(), &encode_closed(&closed[..count])).is_ok() {
-            closed.drain(..count);
-        }
     }
 
     pub(crate) fn take_scratch(&self) -> Scratch {
@@ -267,10 +259,22 @@ impl Gateway {
     }
 }
 
+/// Tell an edge worker of connections that have ended; what finds its socket full is told later.
+fn tell_closed(socket: &OwnedFd, closed: &RefCell<Vec<ConnectionId>>) {
+    let mut closed = closed.borrow_mut();
+    if closed.is_empty() {
+        return;
+    }
+    let count = closed.len().min(CLOSED_IDS);
+    if weirgate_shared::net::send_message(socket.as_fd(), &encode_closed(&closed[..count])).is_ok() {
+        closed.drain(..count);
+    }
+}
+
 impl Worker for Gateway {
     fn start(self: &Rc<Self>) {
-        if let Some(socket) = self.handoff.borrow_mut().take() {
-            tokio::task::spawn_local(intake::serve(Rc::clone(self), socket));
+        for (edge, socket) in self.handoffs.borrow_mut().drain(..).enumerate() {
+            tokio::task::spawn_local(intake::serve(Rc::clone(self), edge, socket));
         }
         self.publish();
         self.beat();
@@ -279,7 +283,7 @@ impl Worker for Gateway {
 
     fn tick(&self) {
         self.deadlines.scan();
-        self.tell_closed();
+        self.replies.iter().for_each(|(socket, closed)| tell_closed(socket, closed));
         let ticks = self.ticks.get() + 1;
         self.ticks.set(ticks);
         self.beat();

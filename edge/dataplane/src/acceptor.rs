@@ -22,6 +22,7 @@ use weirgate_shared::metrics::Families;
 use weirgate_shared::net::{AcceptError, Poller, accept, yield_to_running_threads};
 use weirgate_shared::poll_thread::{PollWorker, Wait};
 use weirgate_shared::snapshot::Snapshot;
+use weirgate_shared::succession::PlaceRecord;
 
 use crate::config::{Config, Side};
 use crate::handoff::{Gateways, Parcel, Place};
@@ -52,6 +53,14 @@ impl Drop for Watched {
     }
 }
 
+fn watch(poller: &Rc<Poller>, slots: &Slots, next_token: &mut u64, slot: &Rc<Slot>) -> std::io::Result<Watched> {
+    let token = *next_token;
+    *next_token += 1;
+    poller.add_shared(slot.socket.as_fd(), token)?;
+    slots.borrow_mut().insert(token, Rc::clone(slot));
+    Ok(Watched { poller: Rc::clone(poller), slots: Rc::clone(slots), token })
+}
+
 /// What lives on the thread.
 pub(crate) struct Acceptor {
     poller: Rc<Poller>,
@@ -67,20 +76,21 @@ pub(crate) struct Acceptor {
     posted: VecDeque<Parcel>,
     /// Descriptors have run out.
     exhausted: bool,
+    /// Ends that gateways tell are for this process, not for its predecessor or successor.
+    listens_to_gateways: bool,
 }
 
 impl Acceptor {
     /// To be called on the thread itself.
+    /// Nothing is served before [`Self::resume`].
     pub(crate) fn new(gateways: Gateways, commons: Arc<Commons>) -> std::io::Result<Self> {
-        let poller = Poller::new()?;
-        for (index, socket) in gateways.sockets().enumerate() {
-            poller.add(socket, index as u64)?;
-        }
         yield_to_running_threads();
+        let mut listeners = Listeners::default();
+        listeners.pause();
         Ok(Self {
-            poller: Rc::new(poller),
+            poller: Rc::new(Poller::new()?),
             gateways,
-            listeners: Listeners::default(),
+            listeners,
             slots: Slots::default(),
             next_token: FIRST_LISTENER,
             commons,
@@ -88,6 +98,7 @@ impl Acceptor {
             stuck: None,
             posted: VecDeque::new(),
             exhausted: false,
+            listens_to_gateways: false,
         })
     }
 
@@ -111,13 +122,59 @@ impl Acceptor {
     pub(crate) fn commit(&mut self) -> Result<(), String> {
         let Some(config) = self.prepared.take() else { return Ok(()) };
         let Self { listeners, commons, poller, slots, next_token, .. } = self;
-        listeners.follow(&config, commons, |slot| {
-            let token = *next_token;
-            *next_token += 1;
-            poller.add(slot.socket.as_fd(), token)?;
-            slots.borrow_mut().insert(token, Rc::clone(slot));
-            Ok(Watched { poller: Rc::clone(poller), slots: Rc::clone(slots), token })
-        })
+        listeners.follow(&config, commons, |slot| watch(poller, slots, next_token, slot))
+    }
+
+    /// Accept, and hear what gateways tell of closed connections.
+    pub(crate) fn resume(&mut self) -> Result<(), String> {
+        self.listens_to_gateways = true;
+        let Self { gateways, listeners, poller, slots, next_token, .. } = self;
+        for (index, socket) in gateways.sockets().enumerate() {
+            poller.add(socket, index as u64).map_err(|error| error.to_string())?;
+        }
+        listeners.resume(|slot| watch(poller, slots, next_token, slot))
+    }
+
+    /// Do neither, so that a successor can. What was accepted is still delivered.
+    pub(crate) fn pause(&mut self) {
+        // What the poller has told already does not count any more.
+        self.listens_to_gateways = false;
+        self.listeners.pause();
+        for socket in self.gateways.sockets() {
+            let _ = self.poller.remove(socket);
+        }
+    }
+
+    /// What a successor has to know of connections that hold places.
+    pub(crate) fn records(&self) -> Vec<PlaceRecord> {
+        self.gateways.records()
+    }
+
+    /// The successor has taken over.
+    pub(crate) fn succeed(&self) {
+        self.gateways.succeed();
+    }
+
+    /// Take over places from the predecessor; returns those that the other thread has to hold, with what
+    /// tells it of their end.
+    pub(crate) fn inherit(&self, records: Vec<PlaceRecord>) -> Vec<(PlaceRecord, oneshot::Receiver<()>)> {
+        let mut elsewhere = Vec::new();
+        for record in records {
+            self.gateways.inherit(&record, || {
+                if let Some(slot) = self.listeners.slot(record.listener) {
+                    return Some(Place::Held { _admitted: slot.readmit(record.source) });
+                }
+                let (told, given_back) = oneshot::channel();
+                elsewhere.push((record.clone(), given_back));
+                Some(Place::Lent { _told: Some(told) })
+            });
+        }
+        elsewhere
+    }
+
+    /// Connections that were accepted and wait for a gateway's queue.
+    pub(crate) fn waiting(&self) -> usize {
+        self.posted.len() + usize::from(self.stuck.is_some())
     }
 
     pub(crate) fn keys(&self) -> Vec<String> {
@@ -212,7 +269,9 @@ impl PollWorker for Acceptor {
 
     fn ready(&mut self, token: u64) {
         if token < FIRST_LISTENER {
-            self.gateways.read_closed(token as usize);
+            if self.listens_to_gateways {
+                self.gateways.read_closed(token as usize);
+            }
         } else if self.stuck.is_none() && !self.exhausted {
             self.serve(token);
         }

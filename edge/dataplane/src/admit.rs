@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use weirgate_shared::cidr::LOCAL;
 use weirgate_shared::clock;
+use weirgate_shared::places::{Place, Places};
 use weirgate_shared::rate_table::{self, RateTable};
 use weirgate_shared::reason::Reason;
 use weirgate_shared::relay::Throttles;
@@ -23,6 +24,8 @@ use crate::insight::ListenerStats;
 /// A connection let in: its places in the limits, given back when dropped.
 pub(crate) struct Admitted {
     _source: Option<SourceSlot>,
+    /// Its places among those of all edge processes: the listener's and the source's.
+    _shared: [Option<Place>; 2],
     stats: Rc<ListenerStats>,
 }
 
@@ -41,7 +44,9 @@ pub(crate) struct Gate {
     rates: RateTable,
     /// Of relayed streams only: whoever forges the sources of datagrams takes no place from them.
     stream_bytes: Arc<RateTable>,
-    /// Nobody outside can know which sources share a place.
+    /// What the edge processes of a node hold together; `None` = there is only this one.
+    places: Option<Places>,
+    /// Nobody outside can know which sources share a place. Alike in all edge processes.
     salt: u64,
 }
 
@@ -53,6 +58,8 @@ enum Counted {
     Datagrams = 3,
     BytesIn = 4,
     BytesOut = 5,
+    /// The open connections of a source; those of the listener are counted as [`Counted::Listener`].
+    Connections = 6,
 }
 
 /// Which way bytes go.
@@ -65,14 +72,44 @@ pub(crate) enum Way {
 }
 
 impl Gate {
-    pub(crate) fn new() -> std::io::Result<Self> {
+    /// For a process on its own.
+    pub(crate) fn alone() -> std::io::Result<Self> {
         let salt = RandomState::new().build_hasher().finish();
         let stream_bytes = Arc::new(RateTable::create()?);
-        Ok(Self { shuns: ShunList::default(), rates: RateTable::create()?, stream_bytes, salt })
+        Ok(Self { shuns: ShunList::default(), rates: RateTable::create()?, stream_bytes, places: None, salt })
+    }
+
+    /// With what the edge processes of a node share.
+    pub(crate) fn shared(rates: RateTable, stream_bytes: RateTable, places: Places, salt: u64) -> Self {
+        let stream_bytes = Arc::new(stream_bytes);
+        Self { shuns: ShunList::default(), rates, stream_bytes, places: Some(places), salt }
     }
 
     fn scope(&self, counted: Counted, listener: &Listener) -> u64 {
         self.salt ^ listener.key.wrapping_mul(8).wrapping_add(counted as u64)
+    }
+
+    /// Take a connection's places among those of all edge processes. `force` = whatever the limits say.
+    fn share(&self, listener: &Listener, source: IpAddr, force: bool) -> Result<[Option<Place>; 2], Reason> {
+        let Some(places) = &self.places else { return Ok([None, None]) };
+        let take = |counted, source, limit, reason| {
+            let scope = self.scope(counted, listener);
+            match limit {
+                0 => Ok(None),
+                _ if force => Ok(places.take(scope, source)),
+                limit => places.enter(scope, source, limit).map_err(|_| reason),
+            }
+        };
+        let settings = &listener.settings;
+        Ok([
+            take(Counted::Listener, LOCAL, settings.max_connections, Reason::ListenerFull)?,
+            take(
+                Counted::Connections,
+                settings.source_prefix.of(source),
+                settings.connections_per_source,
+                Reason::SourceLimit,
+            )?,
+        ])
     }
 
     fn take(&self, counted: Counted, listener: &Listener, source: IpAddr, rate: Option<&Rate>) -> bool {
@@ -165,8 +202,25 @@ pub(crate) fn admit(
         0 => None,
         limit => Some(sources.enter(settings.source_prefix.of(source), limit).ok_or(Reason::SourceLimit)?),
     };
+    let shared = gate.share(listener, source, false)?;
     add(&stats.connections, 1);
-    Ok(Admitted { _source: slot, stats: Rc::clone(stats) })
+    Ok(Admitted { _source: slot, _shared: shared, stats: Rc::clone(stats) })
+}
+
+/// Take the places of a connection that this process's predecessor had let in.
+pub(crate) fn readmit(
+    listener: &Listener,
+    stats: &Rc<ListenerStats>,
+    sources: &SourceCounts,
+    gate: &Gate,
+    source: IpAddr,
+) -> Admitted {
+    let settings = &listener.settings;
+    let prefix = settings.source_prefix.of(source);
+    let slot = (settings.connections_per_source != 0).then(|| sources.enter(prefix, u32::MAX)).flatten();
+    let shared = gate.share(listener, source, true).unwrap_or_default();
+    add(&stats.connections, 1);
+    Admitted { _source: slot, _shared: shared, stats: Rc::clone(stats) }
 }
 
 fn add(count: &Cell<i64>, amount: i64) {
@@ -195,7 +249,7 @@ pub(crate) mod tests {
     /// A place in the limits of a listener that has none.
     pub(crate) fn admitted() -> Admitted {
         let listener = listener(r#""allow":[],"deny":[],"connections_per_source":0,"max_connections":0"#);
-        let (stats, gate) = (Rc::new(ListenerStats::default()), Gate::new().expect("memfd"));
+        let (stats, gate) = (Rc::new(ListenerStats::default()), Gate::alone().expect("memfd"));
         admit(&listener, &stats, &SourceCounts::default(), &gate, "10.0.0.1".parse().expect("valid"))
             .expect("no limits")
     }
@@ -207,7 +261,7 @@ pub(crate) mod tests {
             r#"{none},"new_connections_per_source":{{"per_second":0.001,"burst":2}},
             "new_connections":{{"per_second":0.001,"burst":5}},"datagrams_per_source":{{"per_second":0.001,"burst":3}}"#
         ));
-        let (stats, gate) = (Rc::new(ListenerStats::default()), Gate::new().expect("memfd"));
+        let (stats, gate) = (Rc::new(ListenerStats::default()), Gate::alone().expect("memfd"));
         let sources = SourceCounts::default();
         let judge = |address: &str| admit(&listener, &stats, &sources, &gate, address.parse().expect("valid")).err();
         assert_eq!([judge("10.0.0.1"), judge("10.0.0.1"), judge("10.0.0.1")], [None, None, Some(Reason::SourceRate)]);
@@ -234,7 +288,7 @@ pub(crate) mod tests {
         ];
         for (prefix, one, alike, other) in cases {
             let listener = listener(&format!("{limits}{prefix}"));
-            let (stats, gate) = (Rc::new(ListenerStats::default()), Gate::new().expect("memfd"));
+            let (stats, gate) = (Rc::new(ListenerStats::default()), Gate::alone().expect("memfd"));
             let sources = SourceCounts::default();
             let judge = |text: &str| admit(&listener, &stats, &sources, &gate, text.parse().expect("valid"));
             let held = [judge(one), judge(alike)];
@@ -265,7 +319,7 @@ pub(crate) mod tests {
             listener(r#""allow":["10.0.0.0/8"],"deny":["10.9.0.0/16"],"connections_per_source":1,"max_connections":2"#);
         let stats = Rc::new(ListenerStats::default());
         let sources = SourceCounts::default();
-        let gate = Gate::new().expect("memfd");
+        let gate = Gate::alone().expect("memfd");
         let judge = |address: &str| admit(&listener, &stats, &sources, &gate, address.parse().expect("valid"));
         assert_eq!(judge("10.9.0.1").err(), Some(Reason::Denied));
         assert_eq!(judge("192.0.2.1").err(), Some(Reason::Denied));

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +19,14 @@ use weirgate_shared::net::{BATCH, DatagramBatch, Destination, PathFacts, Poller,
 use weirgate_shared::poll_thread::{PollWorker, Wait};
 use weirgate_shared::reason::Reason;
 use weirgate_shared::snapshot::{EndpointReport, OnDown, Snapshot};
+use weirgate_shared::succession::SessionRecord;
 
 use crate::config::{Config, Side};
 use crate::insight::{self, ClosedBy, DatagramCounts, StreamRecord};
 use crate::listener::{Commons, Listeners, Slot};
 use crate::opening::Opening;
 use crate::plane::open_log;
-use crate::sessions::Sessions;
+use crate::sessions::{Session, Sessions};
 use crate::streams;
 
 /// A listening socket with its sessions. Its token is its number shifted left; a session's has the
@@ -75,20 +76,25 @@ pub(crate) struct Datagrams {
     pub(crate) answers_of: u32,
     swept_ms: u64,
     pub(crate) draining_until_ms: Option<u64>,
+    /// Nothing is read: a successor before it takes over, and what it took over from.
+    paused: bool,
+    /// The UDP listeners are another edge worker's.
+    idle: bool,
 }
 
 impl Datagrams {
-    /// To be called on the thread itself.
+    /// To be called on the thread itself. Nothing is read before [`Self::resume`]; with `idle`, nothing ever.
     pub(crate) fn new(
         snapshot: &Snapshot,
         reports: BTreeMap<String, EndpointReport>,
         commons: Arc<Commons>,
+        idle: bool,
     ) -> Result<Self, String> {
         let registry = EndpointRegistry::default();
         registry.apply(reports);
         Ok(Self {
             poller: Rc::new(Poller::new().map_err(|error| error.to_string())?),
-            config: Config::build(snapshot, &registry, Side::Datagrams).map_err(|error| error.to_string())?,
+            config: build(snapshot, &registry, idle)?,
             prepared: None,
             registry,
             random: Random::seeded(clock::monotonic_us()),
@@ -103,12 +109,14 @@ impl Datagrams {
             answers_of: 0,
             swept_ms: 0,
             draining_until_ms: None,
+            paused: true,
+            idle,
         })
     }
 
     /// Read a snapshot without putting it in force.
     pub(crate) fn prepare(&mut self, snapshot: &Snapshot) -> Result<(), String> {
-        let config = Config::build(snapshot, &self.registry, Side::Datagrams).map_err(|error| error.to_string())?;
+        let config = build(snapshot, &self.registry, self.idle)?;
         self.listeners.check(&config, &self.commons, &[])?;
         self.prepared = Some((config, open_log(&snapshot.logs, Some(&self.log))?));
         Ok(())
@@ -119,7 +127,7 @@ impl Datagrams {
         let Some((config, log)) = self.prepared.take() else { return Ok(()) };
         self.log = log;
         self.listeners.release(&config, &self.commons);
-        let Self { listeners, poller, doors, closed, next_door, .. } = self;
+        let Self { listeners, poller, doors, closed, next_door, paused, .. } = self;
         listeners.follow(&config, &self.commons, |slot| {
             let number = *next_door;
             *next_door += 1;
@@ -128,7 +136,9 @@ impl Datagrams {
                 tell_destination(slot.socket.as_fd());
             }
             coalesce(slot.socket.as_fd());
-            poller.add(&slot.socket, u64::from(number) << 32)?;
+            if !*paused {
+                poller.add(&slot.socket, token_of(number))?;
+            }
             let door = Door { slot: Rc::clone(slot), wildcard, sessions: Sessions::default() };
             doors.borrow_mut().insert(number, door);
             Ok(Open { poller: Rc::clone(poller), doors: Rc::clone(doors), closed: Rc::clone(closed), number })
@@ -159,7 +169,8 @@ impl Datagrams {
     }
 
     pub(crate) fn drain(&mut self, deadline_ms: u64) {
-        self.draining_until_ms = Some(clock::coarse_ms() + TICK_MS + deadline_ms); // never early, as elsewhere
+        let deadline = clock::coarse_ms() + TICK_MS + deadline_ms; // never early, as elsewhere
+        self.draining_until_ms = Some(self.draining_until_ms.map_or(deadline, |known| known.min(deadline)));
     }
 
     /// Sockets, open sessions and endpoints, for `status`.
@@ -175,6 +186,56 @@ impl Datagrams {
 
     pub(crate) fn log_lost(&self) -> u64 {
         self.log.lost()
+    }
+
+    /// Read from the listening sockets.
+    pub(crate) fn resume(&mut self) -> Result<(), String> {
+        self.paused = false;
+        for (&number, door) in self.doors.borrow().iter() {
+            self.poller.add(&door.slot.socket, token_of(number)).map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// The successor has taken over listening sockets and sessions: let go of them, and tell of none.
+    pub(crate) fn succeed(&mut self) {
+        self.paused = true;
+        for door in self.doors.borrow_mut().values_mut() {
+            let _ = self.poller.remove(&door.slot.socket);
+            for (session, _) in door.sessions.by_age() {
+                // Closing alone would not do: the successor holds the same open file.
+                let _ = self.poller.remove(&session.socket);
+            }
+            door.sessions = Sessions::default();
+        }
+    }
+
+    /// Hand every session to `give`, each listener's longest unused first.
+    pub(crate) fn hand_over(
+        &self,
+        mut give: impl FnMut(SessionRecord, BorrowedFd<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        for door in self.doors.borrow().values() {
+            for (session, seen_ms) in door.sessions.by_age() {
+                give(session.record(&door.slot.key, seen_ms), session.socket.as_fd())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Take over a session of the predecessor. One whose listener is not here any more ends.
+    pub(crate) fn inherit(&mut self, record: &SessionRecord, socket: OwnedFd) -> Result<(), String> {
+        let mut doors = self.doors.borrow_mut();
+        let Some((&number, door)) = doors.iter_mut().find(|(_, door)| door.slot.key == record.listener) else {
+            return Ok(());
+        };
+        let endpoint = self.registry.obtain(&record.endpoint, &record.pool, &record.endpoint_address);
+        let admitted = door.slot.readmit(record.client.ip());
+        let Some(session) = Session::of(record, socket, endpoint, admitted) else { return Ok(()) };
+        let token = token_of(number) | (u64::from(door.sessions.next_number()) + 1);
+        self.poller.add(&session.socket, token).map_err(|error| error.to_string())?;
+        door.sessions.insert(session, record.seen_ms);
+        Ok(())
     }
 
     pub(crate) fn end(&self, door: &mut Door, number: u32, closed_by: ClosedBy, reason: Option<Reason>) {
@@ -243,6 +304,16 @@ impl Datagrams {
     }
 }
 
+/// The token of a door's listening socket.
+fn token_of(number: u32) -> u64 {
+    u64::from(number) << 32
+}
+
+fn build(snapshot: &Snapshot, registry: &EndpointRegistry, idle: bool) -> Result<Config, String> {
+    let config = Config::build(snapshot, registry, Side::Datagrams).map_err(|error| error.to_string())?;
+    Ok(if idle { Config { listeners: BTreeMap::new(), pools: Vec::new() } } else { config })
+}
+
 impl PollWorker for Datagrams {
     fn poller(&self) -> &Poller {
         &self.poller
@@ -258,6 +329,9 @@ impl PollWorker for Datagrams {
     }
 
     fn ready(&mut self, token: u64) {
+        if self.paused {
+            return; // told of before it was paused: it is the successor's now
+        }
         let (door, session) = ((token >> 32) as u32, token as u32);
         if let Some(session) = session.checked_sub(1) {
             self.take_from_endpoint(door, session);

@@ -1,6 +1,7 @@
 //! Deliver by handoff: the accepted socket goes to a gateway, and the edge leaves the byte path.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustc_hash::FxHashMap;
@@ -10,6 +11,7 @@ use weirgate_shared::connection_id::ConnectionId;
 use weirgate_shared::handoff::{CLOSED_IDS, Handoff, decode_closed};
 use weirgate_shared::load_page::LoadPage;
 use weirgate_shared::net::{SentFd, recv_with_fd, send_with_fd};
+use weirgate_shared::succession::PlaceRecord;
 
 use crate::admit::Admitted;
 use crate::insight::HandoffStats;
@@ -31,10 +33,18 @@ pub(crate) enum Place {
     Lent { _told: Option<oneshot::Sender<()>> },
 }
 
+/// A connection whose end its gateway will tell.
+struct Tracked {
+    /// The how-manieth that the gateway was sent.
+    number: u64,
+    listener: u64,
+    source: IpAddr,
+    _place: Place,
+}
+
 struct Gateway {
     socket: OwnedFd,
-    /// Connections whose end the gateway will tell: the how-manieth that it was sent, and their places.
-    tracked: RefCell<FxHashMap<ConnectionId, (u64, Place)>>,
+    tracked: RefCell<FxHashMap<ConnectionId, Tracked>>,
     /// The incarnation of the gateway that holds them.
     incarnation: Cell<u64>,
 }
@@ -46,6 +56,8 @@ pub(crate) struct Gateways {
     random: Random,
     order: RefCell<Vec<usize>>,
     pub(crate) stats: HandoffStats,
+    /// The successor has the places, and hears of the ends.
+    succeeded: Cell<bool>,
 }
 
 impl Gateways {
@@ -61,6 +73,7 @@ impl Gateways {
             random: Random::seeded(seed),
             order: RefCell::default(),
             stats: HandoffStats::default(),
+            succeeded: Cell::new(false),
         }
     }
 
@@ -70,7 +83,9 @@ impl Gateways {
     }
 
     /// Give a connection to a gateway; it comes back when every queue is full.
-    pub(crate) fn deliver(&self, parcel: Parcel) -> Option<Parcel> {
+    pub(crate) fn deliver(&self, mut parcel: Parcel) -> Option<Parcel> {
+        // Its end would be told to the successor, which does not know it.
+        parcel.header.tracked &= !self.succeeded.get();
         let bytes = parcel.header.encode();
         let mut order = self.order.borrow_mut();
         candidates(&self.page, self.members.len(), &self.random, &mut order);
@@ -81,7 +96,10 @@ impl Gateways {
                     let number = self.page.count_sent(index);
                     self.stats.sent.add_one();
                     if parcel.header.tracked {
-                        gateway.tracked.borrow_mut().insert(parcel.header.connection_id, (number, parcel.place));
+                        let Parcel { header, place, .. } = parcel;
+                        let tracked =
+                            Tracked { number, listener: header.listener, source: header.peer.ip(), _place: place };
+                        gateway.tracked.borrow_mut().insert(header.connection_id, tracked);
                     }
                     return None;
                 }
@@ -112,8 +130,46 @@ impl Gateways {
             if gateway.incarnation.replace(incarnation) != incarnation {
                 // What it had not taken yet is its successor's.
                 let taken = self.page.taken_at_end(index);
-                gateway.tracked.borrow_mut().retain(|_, (number, _)| *number > taken);
+                gateway.tracked.borrow_mut().retain(|_, tracked| tracked.number > taken);
             }
+        }
+    }
+
+    /// What a successor has to know of connections that hold places.
+    pub(crate) fn records(&self) -> Vec<PlaceRecord> {
+        self.forget_dead();
+        let mut records = Vec::new();
+        for (index, gateway) in self.members.iter().enumerate() {
+            records.extend(gateway.tracked.borrow().iter().map(|(id, tracked)| PlaceRecord {
+                gateway: index,
+                incarnation: gateway.incarnation.get(),
+                id: String::from_utf8_lossy(&id.hex()).into_owned(),
+                number: tracked.number,
+                listener: tracked.listener,
+                source: tracked.source,
+            }));
+        }
+        records
+    }
+
+    /// The successor has taken over: it holds the places.
+    pub(crate) fn succeed(&self) {
+        self.succeeded.set(true);
+        self.members.iter().for_each(|gateway| gateway.tracked.borrow_mut().clear());
+    }
+
+    /// Take over a place from the predecessor. `hold` takes it in this process's limits.
+    pub(crate) fn inherit(&self, record: &PlaceRecord, hold: impl FnOnce() -> Option<Place>) {
+        self.forget_dead();
+        let Some(gateway) = self.members.get(record.gateway) else { return };
+        // Its gateway's process may have ended since the predecessor looked.
+        let ended = gateway.incarnation.get() != record.incarnation;
+        if ended && record.number <= self.page.taken_at_end(record.gateway) {
+            return;
+        }
+        if let (Some(id), Some(place)) = (ConnectionId::from_hex(&record.id), hold()) {
+            let PlaceRecord { number, listener, source, .. } = *record;
+            gateway.tracked.borrow_mut().insert(id, Tracked { number, listener, source, _place: place });
         }
     }
 }

@@ -6,7 +6,7 @@
 //! before is `reception`'s: it reads the `opening`, asks `server_names`, and may hand over after all.
 //! `introduction` is what an endpoint is told of a client. `protocol: udp` is for `datagrams`: each goes
 //! its `datagram_path`, through one of the `sessions`. `seat` is where a stream waits when every endpoint is
-//! full; `streams` ends what an endpoint's end ends.
+//! full; `streams` ends what an endpoint's end ends. `succession` is how one edge process gives way to the next.
 
 mod acceptor;
 mod admit;
@@ -26,6 +26,7 @@ mod select;
 mod server_names;
 mod sessions;
 mod streams;
+mod succession;
 
 pub use config::validate;
 pub use plane::EdgePlane;

@@ -16,7 +16,7 @@ use weirgate_shared::reason::Reason;
 use weirgate_shared::relay::Throttles;
 use weirgate_shared::source::SourceCounts;
 
-use crate::admit::{Admitted, Gate, Way, admit};
+use crate::admit::{Admitted, Gate, Way, admit, readmit};
 use crate::config::{Config, Listener};
 use crate::insight::ListenerStats;
 
@@ -24,6 +24,8 @@ use crate::insight::ListenerStats;
 pub(crate) struct Slot {
     listener: RefCell<Rc<Listener>>,
     pub(crate) socket: OwnedFd,
+    /// The socket's `name|bind`.
+    pub(crate) key: String,
     pub(crate) local: SocketAddr,
     /// Of the listener, whatever the number of its sockets.
     pub(crate) stats: Rc<ListenerStats>,
@@ -53,6 +55,11 @@ impl Slot {
     /// Judge the source of a connection or UDP session; one that is turned away is counted by the caller.
     pub(crate) fn admit(&self, source: IpAddr) -> Result<Admitted, Reason> {
         admit(&self.listener.borrow(), &self.stats, &self.sources, &self.commons.gate, source)
+    }
+
+    /// Take the places of a connection or session that this process's predecessor had let in.
+    pub(crate) fn readmit(&self, source: IpAddr) -> Admitted {
+        readmit(&self.listener.borrow(), &self.stats, &self.sources, &self.commons.gate, source)
     }
 
     /// How many of so many datagrams of a client may pass.
@@ -95,14 +102,17 @@ impl Slot {
         }
     }
 
-    /// `key` is the socket's `name|bind`.
-    fn status(&self, key: &str) -> Value {
-        let (name, bind) = key.split_once('|').unwrap_or((key, ""));
+    fn status(&self) -> Value {
+        let (name, bind) = self.key.split_once('|').unwrap_or((&self.key, ""));
         json!({
             "name": name, "bind": bind, "connections": self.stats.connections.get(),
             "accepted_total": self.accepted.value(), "refused_total": self.refused.value(),
         })
     }
+}
+
+fn unserved(key: &str, error: &std::io::Error) -> String {
+    format!("listening socket {key}: {error}")
 }
 
 /// What the threads of an edge share.
@@ -113,8 +123,8 @@ pub(crate) struct Commons {
 }
 
 impl Commons {
-    pub(crate) fn new() -> std::io::Result<Self> {
-        Ok(Self { sockets: Mutex::default(), gate: Gate::new()? })
+    pub(crate) fn new(gate: Gate) -> Self {
+        Self { sockets: Mutex::default(), gate }
     }
 
     /// A poisoned lock still guards a whole map.
@@ -145,11 +155,13 @@ pub(crate) struct Listeners<S> {
     listening: BTreeMap<String, Listening<S>>,
     stats: BTreeMap<String, Rc<ListenerStats>>,
     sources: BTreeMap<String, SourceCounts>,
+    /// None is served: a successor before it takes over, and what it took over from.
+    paused: bool,
 }
 
 impl<S> Default for Listeners<S> {
     fn default() -> Self {
-        Self { listening: BTreeMap::new(), stats: BTreeMap::new(), sources: BTreeMap::new() }
+        Self { listening: BTreeMap::new(), stats: BTreeMap::new(), sources: BTreeMap::new(), paused: false }
     }
 }
 
@@ -203,19 +215,41 @@ impl<S> Listeners<S> {
                 listener: RefCell::new(Rc::clone(listener)),
                 local: listener_address(socket.as_fd()).unwrap_or_else(|| SocketAddr::new(LOCAL, 0)),
                 socket,
+                key: key.clone(),
                 stats: Rc::clone(self.stats.entry(name.clone()).or_default()),
                 sources: self.sources.entry(name.clone()).or_default().clone(),
                 commons: Arc::clone(waiting),
                 accepted: Counter::default(),
                 refused: Counter::default(),
             });
-            let serving = serve(&slot).map_err(|error| format!("listening socket {key}: {error}"))?;
-            self.listening.insert(key.clone(), Listening { slot, serving: Some(serving) });
+            let serving = if self.paused { None } else { Some(serve(&slot).map_err(|error| unserved(key, &error))?) };
+            self.listening.insert(key.clone(), Listening { slot, serving });
         }
         let names: Vec<&str> = config.listeners.values().map(|listener| listener.settings.name.as_str()).collect();
         self.stats.retain(|name, _| names.contains(&name.as_str()));
         self.sources.retain(|name, _| names.contains(&name.as_str()));
         Ok(())
+    }
+
+    /// Serve none, until [`Self::resume`].
+    pub(crate) fn pause(&mut self) {
+        self.paused = true;
+        self.stop();
+    }
+
+    /// Serve all of them.
+    pub(crate) fn resume(&mut self, mut serve: impl FnMut(&Rc<Slot>) -> std::io::Result<S>) -> Result<(), String> {
+        self.paused = false;
+        for (key, listening) in self.listening.iter_mut().filter(|(_, listening)| listening.serving.is_none()) {
+            listening.serving = Some(serve(&listening.slot).map_err(|error| unserved(key, &error))?);
+        }
+        Ok(())
+    }
+
+    /// A socket of the listener with this key.
+    pub(crate) fn slot(&self, key: u64) -> Option<Rc<Slot>> {
+        let mut slots = self.listening.values().map(|listening| &listening.slot);
+        slots.find(|slot| slot.listener.borrow().key == key).map(Rc::clone)
     }
 
     /// Accept nothing more.
@@ -226,7 +260,7 @@ impl<S> Listeners<S> {
     }
 
     pub(crate) fn status(&self) -> Vec<Value> {
-        self.listening.iter().map(|(key, listening)| listening.slot.status(key)).collect()
+        self.listening.values().map(|listening| listening.slot.status()).collect()
     }
 
     /// By listener name.

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use weirgate_shared::access_log::AccessLog;
 use weirgate_shared::balance::Random;
@@ -17,17 +19,22 @@ use weirgate_shared::endpoint::EndpointRegistry;
 use weirgate_shared::load_page::LoadPage;
 use weirgate_shared::metrics::Families;
 use weirgate_shared::net::adopt;
+use weirgate_shared::places::{PlaceBoard, Places};
 use weirgate_shared::poll_thread::PollThread;
+use weirgate_shared::rate_table::RateTable;
 use weirgate_shared::shun_list::ShunError;
 use weirgate_shared::snapshot::{EndpointReport, Logs, Snapshot, SnapshotError, parse_reports};
+use weirgate_shared::succession::PlaceRecord;
 use weirgate_shared::worker::{Worker, WorkerError, WorkerThread};
 
 use crate::acceptor::Acceptor;
+use crate::admit::Gate;
 use crate::config::{Config, Side};
 use crate::datagrams::Datagrams;
 use crate::handoff::Gateways;
 use crate::insight;
-use crate::listener::{Commons, Listeners};
+use crate::listener::{Commons, Listeners, Slot};
+use crate::succession::Threads;
 use crate::{proxy, streams};
 
 /// A task that accepts, until this is dropped.
@@ -93,6 +100,8 @@ impl Edge {
         registry.apply(reports);
         let config = Config::build(&snapshot, &registry, Side::Relayed).map_err(|error| error.to_string())?;
         let log = open_log(&snapshot.logs, None)?;
+        let mut listeners = Listeners::default();
+        listeners.pause();
         Ok(Rc::new(Self {
             name,
             config: RefCell::new(config),
@@ -103,7 +112,7 @@ impl Edge {
             deadlines: Deadlines::default(),
             random: Random::seeded(clock::monotonic_us()),
             log: RefCell::new(log),
-            listeners: RefCell::default(),
+            listeners: RefCell::new(listeners),
             commons,
             acceptor,
             streams: Rc::default(),
@@ -134,10 +143,34 @@ impl Edge {
         let mut listeners = self.listeners.borrow_mut();
         config.pools.iter().for_each(|pool| pool.queue.follow(pool));
         listeners.release(&config, &self.commons);
-        listeners.follow(&config, &self.commons, |slot| {
-            let task = proxy::serve(Rc::clone(self), Rc::clone(slot), slot.socket.try_clone()?);
-            Ok(Accepting(tokio::task::spawn_local(task).abort_handle()))
-        })
+        listeners.follow(&config, &self.commons, |slot| self.accept_from(slot))
+    }
+
+    fn accept_from(self: &Rc<Self>, slot: &Rc<Slot>) -> std::io::Result<Accepting> {
+        let task = proxy::serve(Rc::clone(self), Rc::clone(slot), slot.socket.try_clone()?);
+        Ok(Accepting(tokio::task::spawn_local(task).abort_handle()))
+    }
+
+    /// Accept.
+    pub(crate) fn resume(self: &Rc<Self>) -> Result<(), String> {
+        self.listeners.borrow_mut().resume(|slot| self.accept_from(slot))
+    }
+
+    /// Do not, so that a successor can.
+    pub(crate) fn pause(&self) {
+        self.listeners.borrow_mut().pause();
+    }
+
+    /// Hold places of connections that the predecessor had handed over, until their end is told.
+    pub(crate) fn inherit(self: &Rc<Self>, lent: Vec<(PlaceRecord, oneshot::Receiver<()>)>) {
+        for (record, given_back) in lent {
+            let Some(slot) = self.listeners.borrow().slot(record.listener) else { continue };
+            let held = (slot.readmit(record.source), self.lend());
+            tokio::task::spawn_local(async move {
+                let _ = given_back.await;
+                drop(held);
+            });
+        }
     }
 
     /// Take over what the supervisor knows, and end the streams that this ends.
@@ -164,19 +197,21 @@ impl Edge {
     }
 
     fn drain(&self, deadline_ms: u64) {
-        // Never early: the coarse clock may be one tick behind.
-        self.draining_until_ms.set(Some(clock::coarse_ms() + TICK_MS + deadline_ms));
+        // Never early: the coarse clock may be one tick behind. A second order cannot make it later.
+        let deadline = clock::coarse_ms() + TICK_MS + deadline_ms;
+        self.draining_until_ms.set(Some(self.draining_until_ms.get().map_or(deadline, |known| known.min(deadline))));
         self.listeners.borrow_mut().stop();
     }
 
-    fn status(&self, mut sockets: Vec<Value>, handoffs: u64, sessions: u64, mut endpoints: Vec<Value>) -> Vec<u8> {
+    fn status(&self, mut sockets: Vec<Value>, handoffs: u64, other: Elsewhere, mut endpoints: Vec<Value>) -> Vec<u8> {
         sockets.extend(self.listeners.borrow().status());
         endpoints.extend(self.config.borrow().endpoint_status());
         let endpoints = insight::one_each(endpoints);
         let draining = self.draining_until_ms.get().is_some();
+        let connections = self.streams.get() + other.sessions;
         json!({
-            "name": self.name, "generation": self.generation.get(), "ready": !draining, "draining": draining,
-            "drained": draining && self.streams.get() + sessions == 0, "connections": self.streams.get() + sessions,
+            "name": self.name, "generation": self.generation.get(), "ready": !draining, "draining": draining, "standby": other.standby,
+            "drained": draining && connections == 0 && !other.busy, "connections": connections,
             "handoffs_total": handoffs, "listeners": sockets, "endpoints": endpoints,
         })
         .to_string()
@@ -192,6 +227,15 @@ impl Edge {
         insight::log_metrics(&mut families, &self.name, other_lost + self.log.borrow().lost());
         families.into_json()
     }
+}
+
+/// What the other threads do.
+#[derive(Clone, Copy)]
+struct Elsewhere {
+    sessions: u64,
+    /// Connections wait to be handed over, or could still come to.
+    busy: bool,
+    standby: bool,
 }
 
 pub(crate) fn open_log(settings: &Logs, current: Option<&Rc<AccessLog>>) -> Result<Rc<AccessLog>, String> {
@@ -219,10 +263,18 @@ impl Worker for Edge {
 
 /// The edge data plane of a process: one thread hands connections over, one relays streams, one datagrams.
 pub struct EdgePlane {
-    acceptor: Arc<PollThread<Acceptor>>,
-    relay: WorkerThread<Edge>,
-    datagrams: PollThread<Datagrams>,
+    threads: Threads,
     commons: Arc<Commons>,
+}
+
+/// What all edge processes of a node share; a process without it is the only one.
+fn gate(bootstrap: &Bootstrap) -> Result<Gate, String> {
+    let text = |error: std::io::Error| error.to_string();
+    let Some(places_fd) = bootstrap.places_fd else { return Gate::alone().map_err(text) };
+    let rates = RateTable::open(inherited("rate table", bootstrap.rate_table_fd)?).map_err(text)?;
+    let bytes = RateTable::open(inherited("byte table", bootstrap.byte_table_fd)?).map_err(text)?;
+    let board = PlaceBoard::open(inherited("place board", Some(places_fd))?, bootstrap.regions).map_err(text)?;
+    Ok(Gate::shared(rates, bytes, Places::new(Arc::new(board), bootstrap.region), bootstrap.salt))
 }
 
 impl EdgePlane {
@@ -230,9 +282,20 @@ impl EdgePlane {
     pub fn start(bootstrap: &[u8]) -> Result<Self, WorkerError> {
         let bootstrap = Bootstrap::parse(bootstrap).map_err(|error| WorkerError::Start(error.to_string()))?;
         let reports = bootstrap.reports();
-        let Bootstrap { name, snapshot, generation, load_page_fd, handoff_fds, listener_fds, shuns, .. } = bootstrap;
-        let (snapshot, commons) =
-            (Arc::new(snapshot), Arc::new(Commons::new().map_err(|error| WorkerError::Start(error.to_string()))?));
+        let commons = Arc::new(Commons::new(gate(&bootstrap).map_err(WorkerError::Start)?));
+        let Bootstrap {
+            name,
+            index,
+            snapshot,
+            generation,
+            load_page_fd,
+            handoff_fds,
+            listener_fds,
+            succession_fd,
+            shuns,
+            ..
+        } = bootstrap;
+        let snapshot = Arc::new(snapshot);
         // Before anything is accepted: whoever is shunned may be waiting already.
         let shunned = commons.gate.shuns.set(shuns, clock::monotonic_us() / 1000);
         shunned.map_err(|error| WorkerError::Start(error.to_string()))?;
@@ -245,16 +308,27 @@ impl EdgePlane {
                 LoadPage::open(inherited("load page", Some(load_page_fd))?).map_err(|error| error.to_string())?;
             let members: Vec<OwnedFd> =
                 handoff_fds.iter().map(|&fd| inherited("handoff socket", Some(fd))).collect::<Result<_, _>>()?;
-            let gateways = Gateways::new(page, members, clock::monotonic_us());
+            let gateways = Gateways::new(page, members, clock::monotonic_us() ^ ((index as u64) << 48));
             Acceptor::new(gateways, sockets).map_err(|error| error.to_string())
         })?;
         let acceptor = Arc::new(acceptor);
         let (first, sockets, known) = (Arc::clone(&snapshot), Arc::clone(&commons), reports.clone());
-        let datagrams = PollThread::start("datagrams", move || Datagrams::new(&first, known, sockets))?;
+        // Two processes that read from one UDP socket would tear flows apart.
+        let idle = index != 0;
+        let datagrams = PollThread::start("datagrams", move || Datagrams::new(&first, known, sockets, idle))?;
         let (first, sockets, other) = (Arc::clone(&snapshot), Arc::clone(&commons), Arc::clone(&acceptor));
         let relay = WorkerThread::start("relay", move || Edge::build(name, reports, first, sockets, other))?;
-        let plane = Self { acceptor, relay, datagrams, commons };
+        let standby = Arc::new(AtomicBool::new(succession_fd.is_some()));
+        let threads = Threads { acceptor, relay: Arc::new(relay), datagrams: Arc::new(datagrams), standby };
+        let plane = Self { threads, commons };
         plane.put_in_force(snapshot, generation)?.map_err(WorkerError::Start)?;
+        match succession_fd {
+            None => plane.threads.resume()?.map_err(WorkerError::Start)?,
+            Some(fd) => {
+                let socket = inherited("succession socket", Some(fd)).map_err(WorkerError::Start)?;
+                plane.threads.clone().take_over(socket).map_err(|error| WorkerError::Start(error.to_string()))?;
+            }
+        }
         Ok(plane)
     }
 
@@ -269,24 +343,26 @@ impl EdgePlane {
     /// Both threads read the snapshot before either changes anything. A socket whose protocol has
     /// changed goes from one to the other.
     fn put_in_force(&self, snapshot: Arc<Snapshot>, generation: u64) -> Result<Result<(), String>, WorkerError> {
-        let (handed_over, relayed) =
-            (self.acceptor.call(|acceptor| acceptor.keys())?, self.relay.call(|edge| edge.listeners.borrow().keys())?);
+        let (handed_over, relayed) = (
+            self.threads.acceptor.call(|acceptor| acceptor.keys())?,
+            self.threads.relay.call(|edge| edge.listeners.borrow().keys())?,
+        );
         let copy = Arc::clone(&snapshot);
-        if let Err(error) = self.acceptor.call(move |acceptor| acceptor.prepare(&copy, &relayed))? {
+        if let Err(error) = self.threads.acceptor.call(move |acceptor| acceptor.prepare(&copy, &relayed))? {
             return Ok(Err(error));
         }
         let copy = Arc::clone(&snapshot);
-        if let Err(error) = self.relay.call(move |edge| edge.prepare(&copy, &handed_over))? {
+        if let Err(error) = self.threads.relay.call(move |edge| edge.prepare(&copy, &handed_over))? {
             return Ok(Err(error));
         }
         let copy = Arc::clone(&snapshot);
-        if let Err(error) = self.datagrams.call(move |datagrams| datagrams.prepare(&copy))? {
+        if let Err(error) = self.threads.datagrams.call(move |datagrams| datagrams.prepare(&copy))? {
             return Ok(Err(error));
         }
-        self.acceptor.call(Acceptor::release)?;
-        let relayed = self.relay.call(move |edge| edge.commit(snapshot, generation))?;
-        let handed_over = self.acceptor.call(Acceptor::commit)?;
-        let datagrams = self.datagrams.call(Datagrams::commit)?;
+        self.threads.acceptor.call(Acceptor::release)?;
+        let relayed = self.threads.relay.call(move |edge| edge.commit(snapshot, generation))?;
+        let handed_over = self.threads.acceptor.call(Acceptor::commit)?;
+        let datagrams = self.threads.datagrams.call(Datagrams::commit)?;
         self.commons.clear();
         Ok(relayed.and(handed_over).and(datagrams))
     }
@@ -296,8 +372,8 @@ impl EdgePlane {
         match parse_reports(reports) {
             Ok(reports) => {
                 let copy = reports.clone();
-                self.datagrams.call(move |datagrams| datagrams.set_endpoints(copy))?;
-                self.relay.call(move |edge| edge.set_endpoints(reports)).map(Ok)
+                self.threads.datagrams.call(move |datagrams| datagrams.set_endpoints(copy))?;
+                self.threads.relay.call(move |edge| edge.set_endpoints(reports)).map(Ok)
             }
             Err(error) => Ok(Err(error)),
         }
@@ -319,40 +395,53 @@ impl EdgePlane {
         }
     }
 
+    /// Give way to the edge process at the other end of `fd`; an error says why it has not taken over.
+    pub fn hand_over(&self, fd: RawFd) -> Result<Result<(), String>, WorkerError> {
+        match adopt(fd) {
+            Ok(socket) => self.threads.hand_over(socket),
+            Err(error) => Ok(Err(format!("succession socket: {error}"))),
+        }
+    }
+
     /// Metrics as JSON.
     pub fn metrics(&self) -> Result<Vec<u8>, WorkerError> {
-        let mut families = self.acceptor.call(|acceptor| acceptor.metrics())?;
-        let (families, lost) = self.datagrams.call(move |datagrams| {
+        let mut families = self.threads.acceptor.call(|acceptor| acceptor.metrics())?;
+        let (families, lost) = self.threads.datagrams.call(move |datagrams| {
             datagrams.metrics(&mut families);
             (families, datagrams.log_lost())
         })?;
-        self.relay.call(move |edge| edge.metrics(families, lost))
+        self.threads.relay.call(move |edge| edge.metrics(families, lost))
     }
 
     /// Status as JSON.
     pub fn status(&self) -> Result<Vec<u8>, WorkerError> {
-        let (mut sockets, handoffs) = self.acceptor.call(|acceptor| acceptor.status())?;
-        let (more, sessions, endpoints) = self.datagrams.call(|datagrams| datagrams.status())?;
+        // Asked first: what this thread still has it may give to the next one.
+        let streams = self.threads.relay.call(|edge| edge.streams.get())?;
+        let ((mut sockets, handoffs), waiting) =
+            self.threads.acceptor.call(|acceptor| (acceptor.status(), acceptor.waiting()))?;
+        let (more, sessions, endpoints) = self.threads.datagrams.call(|datagrams| datagrams.status())?;
         sockets.extend(more);
-        self.relay.call(move |edge| edge.status(sockets, handoffs, sessions, endpoints))
+        let standby = self.threads.standby.load(Ordering::Relaxed);
+        let other = Elsewhere { sessions, busy: streams > 0 || waiting > 0, standby };
+        self.threads.relay.call(move |edge| edge.status(sockets, handoffs, other, endpoints))
     }
 
     /// The snapshot in force, secrets blanked.
     pub fn snapshot(&self) -> Result<Vec<u8>, WorkerError> {
-        self.relay.call(|edge| edge.snapshot.borrow().redacted())
+        self.threads.relay.call(|edge| edge.snapshot.borrow().redacted())
     }
 
     /// Accept no more; close what is left after the deadline.
     pub fn drain(&self, deadline_ms: u64) -> Result<(), WorkerError> {
-        self.acceptor.call(Acceptor::stop_accepting)?;
-        self.datagrams.call(move |datagrams| datagrams.drain(deadline_ms))?;
-        self.relay.call(move |edge| edge.drain(deadline_ms))
+        self.threads.acceptor.call(Acceptor::stop_accepting)?;
+        self.threads.datagrams.call(move |datagrams| datagrams.drain(deadline_ms))?;
+        self.threads.relay.call(move |edge| edge.drain(deadline_ms))
     }
 
     /// End the threads.
     pub fn stop(&self) {
-        self.acceptor.stop();
-        self.datagrams.stop();
-        self.relay.stop();
+        self.threads.acceptor.stop();
+        self.threads.datagrams.stop();
+        self.threads.relay.stop();
     }
 }

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use weirgate_shared::connection_id::ConnectionId;
 use weirgate_shared::endpoint::{Endpoint, InFlight, OpenConnection};
+use weirgate_shared::succession::SessionRecord;
 
 use crate::admit::Admitted;
 
@@ -38,6 +39,56 @@ pub(crate) struct Session {
     pub(crate) burst: usize,
     /// The PROXY header in front of each datagram for the endpoint; empty until one is wanted.
     pub(crate) introduction: Vec<u8>,
+}
+
+impl Session {
+    /// What a successor has to know of it besides its socket.
+    pub(crate) fn record(&self, listener: &str, seen_ms: u64) -> SessionRecord {
+        SessionRecord {
+            listener: listener.to_owned(),
+            id: String::from_utf8_lossy(&self.id.hex()).into_owned(),
+            client: self.client,
+            local: self.local,
+            pool: self.endpoint.pool.clone(),
+            endpoint: self.endpoint.id.clone(),
+            endpoint_address: self.endpoint.address.clone(),
+            started_us: self.started_us,
+            seen_ms,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+            datagrams_in: self.datagrams_in,
+            datagrams_out: self.datagrams_out,
+            moves: self.moves,
+            outstanding: self.outstanding,
+        }
+    }
+
+    /// The session that a predecessor tells of; `None` = its id is none.
+    pub(crate) fn of(
+        record: &SessionRecord,
+        socket: OwnedFd,
+        endpoint: Rc<Endpoint>,
+        admitted: Admitted,
+    ) -> Option<Self> {
+        Some(Self {
+            id: ConnectionId::from_hex(&record.id)?,
+            client: record.client,
+            local: record.local,
+            socket,
+            load: (endpoint.enter(), endpoint.open()),
+            endpoint,
+            _admitted: admitted,
+            started_us: record.started_us,
+            bytes_in: record.bytes_in,
+            bytes_out: record.bytes_out,
+            datagrams_in: record.datagrams_in,
+            datagrams_out: record.datagrams_out,
+            moves: record.moves,
+            outstanding: record.outstanding,
+            burst: 1,
+            introduction: Vec::new(),
+        })
+    }
 }
 
 struct Slot {
@@ -111,6 +162,13 @@ impl Sessions {
         self.by_client.remove(&(session.client, session.local));
         self.free.push(number);
         Some(session)
+    }
+
+    /// All of them with when they were last used, the longest unused first.
+    pub(crate) fn by_age(&self) -> impl Iterator<Item = (&Session, u64)> {
+        let slot = |number: u32| (number != NONE).then(|| &self.slots[number as usize]);
+        std::iter::successors(slot(self.oldest), move |last| slot(last.newer))
+            .filter_map(|slot| Some((slot.session.as_ref()?, slot.seen_ms)))
     }
 
     /// The session that was not used for the longest time, and when it was.
@@ -244,6 +302,8 @@ mod tests {
                 let oldest = sessions.oldest().map(|(_, seen)| seen);
                 prop_assert_eq!(oldest, model.first().map(|&(_, seen)| seen));
                 prop_assert_eq!(sessions.numbers().len(), model.len());
+                let by_age: Vec<_> = sessions.by_age().map(|(session, seen)| (session.client.port(), seen)).collect();
+                prop_assert_eq!(&by_age, &model);
             }
         }
     }

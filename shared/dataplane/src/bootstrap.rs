@@ -24,7 +24,6 @@ pub struct Bootstrap {
     pub load_page_fd: RawFd,
     pub gateways: usize,
     pub rate_table_fd: Option<RawFd>,
-    pub handoff_fd: Option<RawFd>,
     #[serde(default)]
     pub handoff_fds: Vec<RawFd>,
     #[serde(default)]
@@ -32,6 +31,16 @@ pub struct Bootstrap {
     /// Edge only: whom to refuse from the first connection on.
     #[serde(default)]
     pub shuns: Vec<Shun>,
+    /// Edge only: rates of the bytes of streams.
+    pub byte_table_fd: Option<RawFd>,
+    pub places_fd: Option<RawFd>,
+    #[serde(default)]
+    pub regions: usize,
+    #[serde(default)]
+    pub region: usize,
+    #[serde(default)]
+    pub salt: u64,
+    pub succession_fd: Option<RawFd>,
     /// Read by the Python side of the child.
     #[serde(default)]
     pub control_socket: Value,

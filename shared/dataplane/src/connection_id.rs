@@ -24,6 +24,12 @@ impl ConnectionId {
         Self((u128::from(high) << 64) | u128::from(low))
     }
 
+    /// The id of which [`Self::hex`] is the text.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        u128::from_str_radix(text, 16).ok().map(Self)
+    }
+
     /// 32 lower-case hexadecimal digits.
     #[must_use]
     pub fn hex(self) -> [u8; 32] {
@@ -50,5 +56,8 @@ mod tests {
         assert_eq!(sorted.len(), ids.len());
         assert!(ConnectionId::next(1) < ConnectionId::next(2));
         assert_eq!(ConnectionId(0xab).hex()[30..], *b"ab");
+        let text = String::from_utf8(ids[7].hex().to_vec()).expect("ASCII");
+        assert_eq!(ConnectionId::from_hex(&text), Some(ids[7]));
+        assert_eq!(ConnectionId::from_hex("x"), None);
     }
 }

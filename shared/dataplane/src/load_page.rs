@@ -1,7 +1,7 @@
 //! The load page: how busy each gateway is, in memory that every process of a node maps.
 //!
-//! Two cache lines a gateway, of which one is busy. Each word has one writer (the gateway itself; `sent` is the edge's,
-//! `state` also the supervisor's), so plain relaxed stores suffice and nobody waits for anybody.
+//! Two cache lines a gateway, of which one is busy. Each word has one writer (the gateway itself; `state` also the
+//! supervisor's), so plain relaxed stores suffice and nobody waits for anybody; only `sent` is added to by every edge.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -170,10 +170,10 @@ impl LoadPage {
         self.word(gateway, Word::Generation).store(generation, Ordering::Relaxed);
     }
 
-    /// The edge has sent a connection; returns how many it now has.
+    /// An edge has sent a connection; returns how many it was sent by now, by all of them.
     #[allow(clippy::must_use_candidate)] // most only count
     pub fn count_sent(&self, gateway: usize) -> u64 {
-        add_one(self.word(gateway, Word::Sent))
+        self.word(gateway, Word::Sent).fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// How many connections the gateway's processes had taken when the last of them ended.
@@ -184,15 +184,10 @@ impl LoadPage {
 
     /// The gateway has taken a connection.
     pub fn count_taken(&self, gateway: usize) {
-        add_one(self.word(gateway, Word::Taken));
+        let word = self.word(gateway, Word::Taken);
+        // One writer: a load and a store are enough, and cheaper than a locked add.
+        word.store(word.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
     }
-}
-
-/// One writer a word: a load and a store are enough, and cheaper than a locked add.
-fn add_one(word: &AtomicU64) -> u64 {
-    let count = word.load(Ordering::Relaxed) + 1;
-    word.store(count, Ordering::Relaxed);
-    count
 }
 
 #[cfg(test)]

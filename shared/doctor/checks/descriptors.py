@@ -39,16 +39,17 @@ def check(host: Host, config: Config) -> Iterator[Finding]:
         yield Finding(_SETTING, f"{soft}", "warning", why, f"{_USUAL}", _command(_USUAL, hard))
     else:
         yield fine(_SETTING, soft, f"{who} needs {need:,}" if need else "enough for most loads")
-    yield from _whole_host(host, max(need, _USUAL if unbounded else 0), config.gateway.workers)
+    processes = config.edge.workers + config.gateway.workers
+    yield from _whole_host(host, max(need, _USUAL if unbounded else 0), processes)
 
 
-def _whole_host(host: Host, need: int, workers: int) -> Iterator[Finding]:
-    total = need * (workers + 1)
+def _whole_host(host: Host, need: int, processes: int) -> Iterator[Finding]:
+    total = need * processes
     most = host.number("fs.file-max")
     if most is None:
         yield unreadable("fs.file-max", "how many files all processes together may open")
     elif most < total:
-        why = f"{workers + 1} processes may have {total:,} files open together"
+        why = f"{processes} processes may have {total:,} files open together"
         command = f"sysctl -w fs.file-max={total * 2}"
         yield Finding("fs.file-max", f"{most}", "error", why, f"{total}", command)
     else:

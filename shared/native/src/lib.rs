@@ -8,6 +8,7 @@ use pyo3::types::{PyBytes, PyDict};
 use weirgate_appgw::GatewayPlane;
 use weirgate_edge::EdgePlane;
 use weirgate_shared::load_page::{GatewayState, LoadPage as Page};
+use weirgate_shared::places::{MAX_REGIONS, PlaceBoard as Board};
 use weirgate_shared::rate_table::RateTable;
 use weirgate_shared::reason::Reason;
 use weirgate_shared::snapshot::Snapshot;
@@ -99,6 +100,11 @@ data_plane!(EdgeDataPlane, EdgePlane, "The layer-4 data plane of an edge process
         flatten(py.detach(|| plane.add_listener(key, fd)))
     }
 
+    fn hand_over(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
+        let plane = self.plane()?;
+        flatten(py.detach(|| plane.hand_over(fd)))
+    }
+
     fn set_shuns(&self, py: Python<'_>, shuns: &[u8]) -> PyResult<()> {
         let plane = self.plane()?;
         py.detach(|| plane.set_shuns(shuns)).map_err(|error| PyValueError::new_err(error.to_string()))
@@ -156,6 +162,36 @@ impl LoadPage {
     }
 }
 
+/// The supervisor's view of what the edge processes hold together.
+#[pyclass(frozen, module = "weirgate._native")]
+struct PlaceBoard {
+    board: Board,
+    regions: usize,
+}
+
+#[pymethods]
+impl PlaceBoard {
+    #[staticmethod]
+    fn create(regions: usize) -> PyResult<Self> {
+        if regions == 0 || regions > MAX_REGIONS {
+            return Err(PyValueError::new_err(format!("regions: {regions}, wanted 1 to {MAX_REGIONS}")));
+        }
+        Ok(Self { board: Board::create(regions).map_err(PyOSError::new_err)?, regions })
+    }
+
+    #[getter]
+    fn fd(&self) -> RawFd {
+        self.board.fd().as_raw_fd()
+    }
+
+    fn empty(&self, region: usize) -> PyResult<()> {
+        if region >= self.regions {
+            return Err(PyValueError::new_err(format!("region {region} of {}", self.regions)));
+        }
+        self.board.empty(region).map_err(PyOSError::new_err)
+    }
+}
+
 /// A new rate table; the fd is the caller's.
 #[pyfunction]
 fn create_rate_table() -> PyResult<RawFd> {
@@ -196,7 +232,7 @@ fn reasons(py: Python<'_>) -> PyResult<Vec<Bound<'_, PyDict>>> {
 #[pymodule]
 mod _native {
     #[pymodule_export]
-    use super::{EdgeDataPlane, GatewayDataPlane, LoadPage, create_rate_table, reasons, validate};
+    use super::{EdgeDataPlane, GatewayDataPlane, LoadPage, PlaceBoard, create_rate_table, reasons, validate};
 
     #[pymodule_export]
     #[allow(non_upper_case_globals)]

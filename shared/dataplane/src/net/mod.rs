@@ -14,7 +14,7 @@ pub use datagram::{
 };
 pub use fd_passing::{SentFd, recv_with_fd, send_with_fd};
 pub use poller::{Poller, Waker};
-pub use shared_memory::SharedMemory;
+pub use shared_memory::{SharedMemory, empty_range};
 pub use socket::{
     AcceptError, Accepted, PathFacts, accept, adopt, clock_monotonic_us, close_with_reset, connect, is_readable,
     listener_address, path_facts, peek, receive, send_message, set_no_delay, set_receive_low_water, take_error,

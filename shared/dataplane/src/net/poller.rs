@@ -33,6 +33,13 @@ impl Poller {
         self.control(libc::EPOLL_CTL_ADD, fd.as_fd(), &raw mut event)
     }
 
+    /// As [`Self::add`], for a listening socket that other processes accept from, too: the kernel wakes one
+    /// that waits, not all.
+    pub fn add_shared(&self, fd: impl AsFd, token: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLEXCLUSIVE) as u32, u64: token };
+        self.control(libc::EPOLL_CTL_ADD, fd.as_fd(), &raw mut event)
+    }
+
     /// Tell nothing of `fd` any more. Closing is not enough when others hold the same open file.
     pub fn remove(&self, fd: impl AsFd) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd.as_fd(), std::ptr::null_mut())

@@ -75,6 +75,16 @@ impl SharedMemory {
     }
 }
 
+/// Make a range of a memfd zero again, in every mapping of it, and give its pages back.
+pub fn empty_range(fd: BorrowedFd<'_>, from: usize, bytes: usize) -> io::Result<()> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: no pointers; `fd` is open.
+    match unsafe { libc::fallocate(fd.as_raw_fd(), mode, from as libc::off_t, bytes as libc::off_t) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 impl AsFd for SharedMemory {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
