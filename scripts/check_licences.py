@@ -77,7 +77,10 @@ def _of_package(name: str) -> str:
         if line.startswith("License :: OSI Approved :: ")
     ]
     names = [OLD_NAMES.get(name, name) for name in classifiers]
-    text = str(data.get("license_expression") or data.get("license") or " OR ".join(names))
+    named = data.get("license")
+    if named and "\n" in str(named):
+        named = None  # the licence's text, where its name should be
+    text = str(data.get("license_expression") or named or " OR ".join(names))
     return OLD_NAMES.get(text, text)
 
 

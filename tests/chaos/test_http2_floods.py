@@ -168,11 +168,17 @@ async def test_a_head_that_grows_when_decoded_is_refused(site: Site) -> None:
     assert resident_kib(gateway) - before < 16 * KIB_IN_MIB
 
 
-async def test_answers_that_are_asked_for_and_not_read_take_little_room(site: Site) -> None:
-    """A hundred answers of 4 MB with windows of 0 that never open; then the stalls end them."""
+@pytest.mark.parametrize("window", [0, 2**31 - 1])
+async def test_answers_that_are_asked_for_and_not_read_take_little_room(
+    site: Site, window: int
+) -> None:
+    """A hundred answers of 4 MB, with windows of 0 or wide open; then the stalls end them."""
     (gateway,) = site.weirgate.gateways()
     before = resident_kib(gateway)
-    async with http2(site.weirgate.port(), first=PREFACE + settings((4, 0))) as client:
+    opened = frame(WINDOW_UPDATE, 0, 0, (2**31 - 65_536).to_bytes(4))
+    async with http2(
+        site.weirgate.port(), first=PREFACE + settings((4, window)) + opened
+    ) as client:
         streams = range(1, 200, 2)
         await client.send(*[get(stream, "/large") for stream in streams])
         for stream in streams:

@@ -86,8 +86,9 @@ async def test_curl_reuses_its_connection(site: Site) -> None:
 async def test_curl_by_tls(site: Site) -> None:
     seen = json.loads((await site.curl(f"{site.secure}/tls")).out)
     assert [v for k, v in seen["headers"] if k.lower() == "x-forwarded-proto"] == ["https"]
-    versions = await site.curl("--tls-max", "1.2", "-w", "%{http_version}", f"{site.secure}/small")
-    assert versions.out == b"hello1.1"
+    for option, version in (("--http1.1", b"1.1"), ("--http2", b"2")):
+        show = ("--tls-max", "1.2", option, "-w", "%{http_version}")
+        assert (await site.curl(*show, f"{site.secure}/small")).out == b"hello" + version
 
 
 async def test_openssl_s_client(site: Site) -> None:

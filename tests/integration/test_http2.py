@@ -34,6 +34,7 @@ from tests.support.origin import (
     answer,
     chunked,
     held,
+    message,
     one_origin,
     reset_midway,
     verbatim,
@@ -77,7 +78,11 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     tls = {"certificates": [certificate.yaml()]}
     config = Configuration().listen("web").listen("secure", tls=tls)
     config.listen("old", tls={**tls, "alpn": ["http/1.1"]})
-    config.gateway(http2={"streams": 10}, timeouts={"idle": "1s", "request_head": "2s"})
+    config.gateway(
+        http2={"streams": 10},
+        timeouts={"idle": "1s", "request_head": "2s"},
+        limits={"header_bytes": "15KiB"},
+    )
     async with one_origin() as origin:
         config.pool("all", origin.port, retries=0)
         config.route("own", match={"path": "/own"}, respond={"status": 200, "body": "own"})
@@ -171,6 +176,28 @@ async def test_an_answer_waits_for_the_client_s_windows(site: Site) -> None:
         assert (await client.answer(1)).body == MEGABYTE
 
 
+async def test_many_small_pieces_that_the_endpoint_is_slow_to_take(site: Site) -> None:
+    """A stream of tiny messages (gRPC) while the endpoint stalls: bounded by windows, not ended."""
+    release = asyncio.Event()
+
+    async def slow(exchange: Exchange) -> None:
+        await release.wait()
+        request = await exchange.read()
+        await exchange.send(message(200, b"%d" % len(request.body)))
+
+    site.origin.on("/stalled", slow)
+    async with http2(site.port) as client:
+        await client.until(lambda f: f.kind == SETTINGS and f.flags == 0)
+        await client.send(headers(1, fields_of("/stalled", method="POST"), ends=False))
+        for _ in range(60):
+            await client.send(*[body(1, b"x" * 20, ends=False)] * 100)
+        await client.send(body(1, b""), get(3, "/own"))
+        assert (await client.answer(3)).status == 200
+        release.set()
+        answer = await client.answer(1)
+        assert answer.body == b"120000", (answer, client.frames[-3:])
+
+
 async def test_trailers_cross_both_ways(site: Site) -> None:
     site.origin.on("/trailing", chunked([b"a", b"b"], "X-Sum: 2", "Set-Cookie: no"))
     async with http2(site.port) as client:
@@ -261,6 +288,8 @@ async def test_what_weirgate_answers_itself(site: Site) -> None:
             get(9, "/cut"),
             get(11, "/own", ("expect", "wonders")),
             get(15, "/half-broken"),
+            headers(19, (*fields_of(method="HEAD"), ("host", "evil.test"))),
+            get(21, "/own", ("x", "y" * 12_000), ("z", "y" * 3_500)),
         )
         for stream, status, reason in [
             (1, 404, "no_route"),
@@ -269,13 +298,16 @@ async def test_what_weirgate_answers_itself(site: Site) -> None:
             (7, 504, "response_timeout"),
             (11, 417, "expectation_failed"),
             (15, 502, "upstream_bad_response"),
+            (19, 400, "bad_host"),
+            (21, 431, "header_too_large"),
         ]:
             found = await client.answer(stream)
             assert (found.status, found.one("weirgate-reason")) == (status, reason)
+            assert bool(found.body) is (stream != 19)
         assert (await client.answer(9)).reset == "INTERNAL_ERROR"
         # the refused upload may still be coming
-        await client.send(get(17, "/own"))
-        assert (await client.answer(17)).status == 200
+        await client.send(get(23, "/own"))
+        assert (await client.answer(23)).status == 200
     assert (await site.weirgate.access.of("/cut"))["reason"] in {
         "upstream_closed_early",
         "upstream_reset",

@@ -68,7 +68,9 @@ class Wire:
         transport.pause_reading()
 
     def half_close(self) -> None:
-        self.writer.write_eof()
+        """Say that no more bytes will come; a reset that came first shows at the next read."""
+        with contextlib.suppress(OSError):
+            self.writer.write_eof()
 
     def reset(self) -> None:
         """Close so that the peer gets an RST."""

@@ -46,6 +46,7 @@ class Plane:
             "load_page_fd": os.dup(self.page.fd),
             "gateways": 1,
             "rate_table_fd": native.create_rate_table(),
+            "byte_table_fd": native.create_rate_table(),
             "places_fd": os.dup(self.board.fd),
             "regions": 2,
             "region": region,

@@ -49,7 +49,9 @@ pub(crate) fn refuse(down: &impl Downstream, scratch: &mut Scratch, number: u64,
     let client = down.client();
     let runtime = client.gateway.runtime();
     // The head may be half filled: nothing of it can be relied on.
+    let version = scratch.head.version;
     scratch.head.clear();
+    scratch.head.version = version;
     let mut record = Record::new(&scratch.head);
     request_id(&mut scratch.request_id, &scratch.head, false, client.facts.id, number);
     down.leave_body();

@@ -51,14 +51,18 @@ impl<D: Downstream> Carrier<'_, D> {
         let mut piece = Vec::new();
         loop {
             piece.clear();
-            let event = self.down.next_piece(&mut body, |data| {
-                self.bytes_in.set(self.bytes_in.get() + data.len() as u64);
-                if framing == Framing::Chunked {
-                    http1::chunk(&mut piece, data);
-                } else {
-                    piece.extend_from_slice(data);
-                }
-            })?;
+            let mut event = Piece::Data;
+            // All that is here in one write, as far as that is sensible.
+            while event == Piece::Data && piece.len() < OUT_BYTES {
+                event = self.down.next_piece(&mut body, |data| {
+                    self.bytes_in.set(self.bytes_in.get() + data.len() as u64);
+                    if framing == Framing::Chunked {
+                        http1::chunk(&mut piece, data);
+                    } else {
+                        piece.extend_from_slice(data);
+                    }
+                })?;
+            }
             if settings.body_bytes != 0 && self.bytes_in.get() > settings.body_bytes {
                 return Err(Reason::BodyTooLarge.into());
             }

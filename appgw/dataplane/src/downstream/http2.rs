@@ -23,6 +23,13 @@ use crate::io::Stream;
 
 /// How long a client gets to take notice of the end of the connection.
 const CLOSING_MS: u64 = 2_000;
+/// Bytes of each answer that the h2 crate may hold until the socket takes them.
+const SEND_BYTES: usize = 64 * 1024;
+/// What DATA frames that wait for their endpoint may cost: 256 less their length each. The windows bound their
+/// bytes, but a frame of few bytes takes more room than they do.
+const DATA_FRAME_BUDGET: usize = 4 * 1024 * 1024;
+/// The h2 crate answers heads beyond its limit itself, and tells nobody: it gets a larger one than ours.
+const HEAD_SLACK: usize = 16 * 1024;
 /// Bytes that are read meanwhile.
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -39,24 +46,30 @@ pub(crate) async fn serve(client: Client, stream: Stream) {
             .max_concurrent_streams(gateway.http2_streams)
             .initial_window_size(gateway.http2_stream_window_bytes)
             .initial_connection_window_size(gateway.http2_connection_window_bytes)
-            .max_header_list_size(gateway.header_bytes as u32)
-            .max_send_buffer_size(gateway.http2_stream_window_bytes as usize)
+            .max_header_list_size((2 * gateway.header_bytes + HEAD_SLACK) as u32)
+            .max_send_buffer_size(SEND_BYTES)
+            .data_frame_budget(DATA_FRAME_BUDGET)
+            // Ours is the watch's limit; theirs would end a connection whose page was left while we were busy.
+            .max_pending_accept_reset_streams(gateway.http2_streams as usize)
             .handshake::<_, Bytes>(wire.clone())
     );
     let connection = poll_fn(|context| {
         if let Poll::Ready(result) = shaking.as_mut().poll(context) {
-            return Poll::Ready(result.ok());
+            return Poll::Ready(result.map_err(|error| (!error.is_io()).then_some(Reason::BadRequestFraming)));
         }
         if matches!(wire.poll_push(context), Poll::Ready(Err(_))) {
-            return Poll::Ready(None);
+            return Poll::Ready(Err(None));
         }
-        deadline.poll_expired(context).map(|()| None)
+        deadline.poll_expired(context).map(|()| Err(Some(Reason::RequestTimeout)))
     })
     .await;
     drop(runtime);
-    let Some(connection) = connection else {
-        client.gateway.totals.count_reason(Reason::BadRequestFraming);
-        return;
+    let connection = match connection {
+        Ok(connection) => connection,
+        Err(reason) => {
+            reason.inspect(|reason| client.gateway.totals.count_reason(*reason));
+            return;
+        }
     };
     let mut driver =
         Driver { client, connection, wire, deadline, open: Rc::default(), waits: Waits::Unknown, closing: false };
@@ -66,7 +79,7 @@ pub(crate) async fn serve(client: Client, stream: Stream) {
         let open = Open::new(&driver.open);
         tokio::task::spawn_local(exchange::serve(
             Rc::clone(&driver.client),
-            driver.wire.clone(),
+            driver.wire.watch(),
             request,
             respond,
             number,
@@ -101,7 +114,7 @@ enum Waits {
     /// Its exchanges, which have deadlines of their own.
     Busy,
     /// The client, which does not read; so far it has taken this.
-    Full((usize, usize)),
+    Full(u64),
 }
 
 struct Driver {
@@ -138,8 +151,7 @@ impl Driver {
             }
             if self.wire.is_flooded() {
                 self.client.gateway.totals.count_reason(Reason::Http2Flood);
-                self.connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-                let _ = self.connection.poll_closed(context);
+                self.say(h2::Reason::ENHANCE_YOUR_CALM, context);
                 return Poll::Ready(None);
             }
             match self.wire.poll_push(context) {
@@ -151,10 +163,17 @@ impl Driver {
                 return Poll::Pending;
             }
             if self.closing || self.deadline.ended() || self.waits != Waits::Idle {
+                self.say(h2::Reason::NO_ERROR, context);
                 return Poll::Ready(None);
             }
             self.close();
         }
+    }
+
+    /// End the connection with a GOAWAY that tells which requests were taken.
+    fn say(&mut self, reason: h2::Reason, context: &mut Context<'_>) {
+        self.connection.abrupt_shutdown(reason);
+        let _ = self.connection.poll_closed(context);
     }
 
     /// Half-close and read on for a little while: a plain close could reset the connection before the
@@ -191,6 +210,10 @@ impl Driver {
             Waits::Idle | Waits::Full(_) => runtime.snapshot.gateway.idle_ms,
             Waits::Busy | Waits::Unknown => 0,
         });
-        self.deadline.set_idle(waits == Waits::Idle);
+        // Once told, it keeps its time to take notice, drain or not.
+        self.deadline.set_idle(waits == Waits::Idle && !self.closing);
+        if waits == Waits::Idle {
+            self.wire.release();
+        }
     }
 }

@@ -24,7 +24,9 @@ struct State {
     sent: usize,
     /// Half-closed.
     ended: bool,
-    watch: FrameWatch,
+    /// Bytes that the socket, or the TLS session, has taken.
+    taken: u64,
+    watch: Rc<RefCell<FrameWatch>>,
 }
 
 /// One end is the `h2` crate's, the other its driver's.
@@ -37,7 +39,8 @@ pub(super) struct Wire {
 impl Wire {
     /// `early` was read from `io` already.
     pub(super) fn new(io: Io, early: Buffer, watch: FrameWatch) -> Self {
-        let state = State { io, early, out: Vec::new(), sent: 0, ended: false, watch };
+        let watch = Rc::new(RefCell::new(watch));
+        let state = State { io, early, out: Vec::new(), sent: 0, ended: false, taken: 0, watch };
         Self { state: Rc::new(RefCell::new(state)), flooded: Rc::default() }
     }
 
@@ -46,9 +49,17 @@ impl Wire {
         self.flooded.get()
     }
 
-    /// Whether the stream's trailers, which have come, were malformed.
-    pub(super) fn take_bad_trailers(&self, stream: u32) -> bool {
-        self.state.borrow_mut().watch.take_bad_trailers(stream)
+    /// What is watching the frames; it may outlive the connection.
+    pub(super) fn watch(&self) -> Rc<RefCell<FrameWatch>> {
+        Rc::clone(&self.state.borrow().watch)
+    }
+
+    /// Give the memory back, for there is nothing to send for a while.
+    pub(super) fn release(&self) {
+        let mut state = self.state.borrow_mut();
+        if state.out.is_empty() {
+            state.out = Vec::new();
+        }
     }
 
     /// Send what was collected. Pending = the socket is full.
@@ -78,10 +89,9 @@ impl Wire {
         }
     }
 
-    /// Bytes sent but not yet taken by the socket, and those that it took since it was empty: no change = no progress.
-    pub(super) fn progress(&self) -> (usize, usize) {
-        let state = self.state.borrow();
-        (state.out.len(), state.sent)
+    /// Bytes taken so far: no change = no progress.
+    pub(super) fn progress(&self) -> u64 {
+        self.state.borrow().taken
     }
 }
 
@@ -94,7 +104,8 @@ impl State {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += count;
-            self.watch.sent(count);
+            self.taken += count as u64;
+            self.watch.borrow_mut().sent(count);
         }
         if self.sent == self.out.len() {
             self.sent = 0;
@@ -111,6 +122,10 @@ impl State {
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.flooded.get() {
+            // The driver is about to end the connection.
+            return Poll::Pending;
+        }
         let mut state = self.state.borrow_mut();
         let before = buffer.filled().len();
         if state.early.is_empty() {
@@ -120,7 +135,8 @@ impl AsyncRead for Wire {
             buffer.put_slice(&state.early.bytes()[..count]);
             state.early.consume(count);
         }
-        if state.watch.received(&buffer.filled()[before..], clock::coarse_ms()).is_err() {
+        let verdict = state.watch.borrow_mut().received(&buffer.filled()[before..], clock::coarse_ms());
+        if verdict.is_err() {
             self.flooded.set(true);
         }
         Poll::Ready(Ok(()))

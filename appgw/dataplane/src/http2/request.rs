@@ -5,7 +5,7 @@ use http::{HeaderMap, Method};
 use weirgate_shared::reason::Reason;
 
 use crate::http1::{Limits, may_trail, parse_length};
-use crate::message::{Framing, HeaderId, Headers, RequestHead, Version};
+use crate::message::{Framing, HeaderId, Headers, RequestHead, Span, Version};
 use crate::target;
 
 /// Read a request into `head`; `ends` = no body follows.
@@ -22,8 +22,11 @@ pub fn read_request(parts: &Parts, ends: bool, limits: &Limits, head: &mut Reque
     let mut length = None;
     let mut host = None;
     let mut cookies: Vec<u8> = Vec::new();
+    let mut bytes = method.len() + head.path.len() + head.query.map_or(0, Span::len);
     for (name, value) in &parts.headers {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        // As in HTTP/1: with the colon, the space and the line's end.
+        bytes += name.len() + value.len() + 4;
         match HeaderId::of(name) {
             HeaderId::Host if host.replace(value).is_some() => return Err(Reason::BadHost),
             // Written anew from the authority.
@@ -46,7 +49,7 @@ pub fn read_request(parts: &Parts, ends: bool, limits: &Limits, head: &mut Reque
             id if id.is_hop_by_hop() => {}
             _ => head.headers.push(name, value),
         }
-        if head.headers.len() >= limits.header_count {
+        if head.headers.len() >= limits.header_count || bytes > limits.header_bytes {
             return Err(Reason::HeaderTooLarge);
         }
     }
@@ -159,5 +162,6 @@ mod tests {
         assert_eq!(verdict(&format!("http://a/{}", "x".repeat(60)), &[]), Err(Reason::UriTooLong));
         let many: Vec<(&str, &str)> = (0..7).map(|_| ("x", "y")).collect();
         assert_eq!(verdict("http://a/", &many), Err(Reason::HeaderTooLarge));
+        assert_eq!(verdict("http://a/", &[("x", &"y".repeat(1000))]), Err(Reason::HeaderTooLarge));
     }
 }

@@ -21,7 +21,7 @@ const BYTES_PER_UPDATE: u64 = 512;
 
 /// So much of a trailer section is looked at.
 const TRAILER_BYTES: usize = 256;
-/// Streams with bad trailers that nobody has asked for yet.
+/// Streams with bad trailers that nobody has asked for yet; then the oldest are forgotten.
 const BAD_STREAMS: usize = 64;
 
 /// More control frames than the limit.
@@ -39,6 +39,8 @@ pub struct FrameWatch {
     /// Window updates that bytes sent have earned.
     earned: u64,
     refilled_ms: u64,
+    /// Bytes of answers have left since the last PING came.
+    sent_since_ping: bool,
     /// The highest stream that was opened: HEADERS up to it are trailers.
     opened: u32,
     /// The trailers that are being received: stream, flags, the payload's beginning.
@@ -59,6 +61,7 @@ impl FrameWatch {
             rate,
             earned: 0,
             refilled_ms: now_ms,
+            sent_since_ping: false,
             opened: 0,
             trailers: None,
             bad: Vec::new(),
@@ -67,6 +70,7 @@ impl FrameWatch {
 
     /// Bytes of answers were sent: the client may acknowledge them.
     pub fn sent(&mut self, bytes: usize) {
+        self.sent_since_ping = true;
         self.earned = (self.earned + bytes as u64).min(BYTES_PER_UPDATE * 1_000_000);
     }
 
@@ -114,7 +118,10 @@ impl FrameWatch {
 
     fn judge_trailers(&mut self) {
         let Some((stream, flags, payload)) = self.trailers.take() else { return };
-        if self.bad.len() < BAD_STREAMS && names_pseudo(block(flags, &payload)) {
+        if names_pseudo(block(flags, &payload)) {
+            if self.bad.len() == BAD_STREAMS {
+                self.bad.remove(0);
+            }
             self.bad.push(stream);
         }
     }
@@ -133,10 +140,11 @@ impl FrameWatch {
         let [a, b, c, kind, flags, stream @ ..] = self.header;
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
         let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
-        if kind == 1 && stream <= self.opened {
-            self.trailers = Some((stream, flags, Vec::new()));
-        } else if kind == 1 {
+        self.trailers = None;
+        if kind == 1 && stream > self.opened {
             self.opened = stream;
+        } else if kind == 1 && self.skip > 0 {
+            self.trailers = Some((stream, flags, Vec::new()));
         }
         match kind {
             // DATA that moves something, HEADERS (bounded by streams, which end or are reset).
@@ -147,6 +155,11 @@ impl FrameWatch {
                 0
             }
             8 => 1,
+            // One for each burst of answers is how clients measure the path (gRPC).
+            6 if self.sent_since_ping => {
+                self.sent_since_ping = false;
+                1
+            }
             _ => FRAME,
         }
     }
@@ -274,6 +287,17 @@ mod tests {
     }
 
     #[test]
+    fn a_ping_for_each_burst_of_answers_costs_little() {
+        let mut watch = FrameWatch::new(10, 0);
+        watch.received(PREFACE, 0).expect("the preface");
+        for _ in 0..640 {
+            watch.sent(1);
+            assert_eq!(watch.received(&frame(6, 0, 8), 0), Ok(()));
+        }
+        assert_eq!(watch.received(&frame(6, 0, 8), 0), Err(Flood));
+    }
+
+    #[test]
     fn pseudo_fields_are_seen_in_trailers_and_only_there() {
         let headers = |stream: u8, flags: u8, block: &[u8]| {
             [&[0, 0, block.len() as u8, 1, flags, 0, 0, 0, stream][..], block].concat()
@@ -300,6 +324,11 @@ mod tests {
         ] {
             assert_eq!(told(5, bad), (true, false), "{bad:?}");
         }
+        // An empty section is no reason to look at what comes next.
+        let mut watch = FrameWatch::new(100, 0);
+        let bytes = [PREFACE, &headers(1, 4, b"\x82"), &headers(1, 5, b""), &headers(3, 5, b"\x82")].concat();
+        watch.received(&bytes, 0).expect("no flood");
+        assert!(!watch.take_bad_trailers(1) && !watch.take_bad_trailers(3));
         assert_eq!(told(5 | PADDED | PRIORITY, b"\x00\0\0\0\0\x01\x82"), (true, false));
     }
 

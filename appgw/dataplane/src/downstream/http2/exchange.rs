@@ -4,30 +4,29 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use weirgate_shared::clock;
 use weirgate_shared::deadline::Deadline;
 use weirgate_shared::reason::Reason;
 
 use super::Open;
 use crate::client::Client;
-use crate::downstream::wire::Wire;
 use crate::downstream::{Downstream, Piece};
 use crate::exchange;
 use crate::http1::Departure;
-use crate::http2::{self, read_request, read_trailers};
+use crate::http2::{self, FrameWatch, read_request, read_trailers};
 use crate::io::Stream;
 use crate::message::{Framing, Headers, RequestHead, ResponseHead};
 
 /// Serve one request.
 pub(super) async fn serve(
     client: Rc<Client>,
-    wire: Wire,
+    watch: Rc<RefCell<FrameWatch>>,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     number: u64,
@@ -39,12 +38,13 @@ pub(super) async fn serve(
     let ends = body.is_end_stream();
     let down = StreamExchange {
         client: &client,
-        wire,
+        watch,
         deadline: gateway.deadlines.register(),
         request: RefCell::new(body),
         reply: RefCell::new(Reply::Head(respond)),
         written: RefCell::default(),
         ending: Cell::new(None),
+        to_head: parts.method == Method::HEAD,
         gone: Cell::new(false),
         _open: open,
     };
@@ -83,13 +83,15 @@ enum Ending {
 /// A stream of an HTTP/2 connection.
 struct StreamExchange<'a> {
     client: &'a Client,
-    wire: Wire,
+    watch: Rc<RefCell<FrameWatch>>,
     deadline: Deadline,
     request: RefCell<RecvStream>,
     reply: RefCell<Reply>,
     /// A head that is written and not sent, and whether it is the whole answer.
     written: RefCell<Option<(Response<()>, bool)>>,
     ending: Cell<Option<Ending>>,
+    /// The answer has no body, whatever is written.
+    to_head: bool,
     /// The client has reset the stream, or the connection is gone.
     gone: Cell<bool>,
     _open: Open,
@@ -118,7 +120,7 @@ impl StreamExchange<'_> {
             Poll::Ready(Some(Err(error))) => Poll::Ready(Err(broken(error))),
             Poll::Ready(None) => request.poll_trailers(context).map(|fields| {
                 if let Some(fields) = fields.map_err(broken)? {
-                    if self.wire.take_bad_trailers(request.stream_id().as_u32()) {
+                    if self.watch.borrow_mut().take_bad_trailers(request.stream_id().as_u32()) {
                         self.reset(h2::Reason::PROTOCOL_ERROR);
                         return Err(io::ErrorKind::InvalidData.into());
                     }
@@ -230,6 +232,10 @@ impl Downstream for StreamExchange<'_> {
     }
 
     fn next_piece(&self, body: &mut Body, mut take: impl FnMut(&[u8])) -> Result<Piece, Reason> {
+        if body.data.is_empty() && !body.ended {
+            // What has come already; who waits for more is woken by `more_body`.
+            let _ = self.poll_body(body, &mut Context::from_waker(Waker::noop()));
+        }
         if body.data.is_empty() {
             return Ok(if body.ended { Piece::End } else { Piece::Starved });
         }
@@ -274,14 +280,19 @@ impl Downstream for StreamExchange<'_> {
 
     fn head(&self, _out: &mut Vec<u8>, head: &ResponseHead, departure: Departure, ends: bool) {
         self.ending.set(None);
-        *self.written.borrow_mut() = Some((http2::response(head, departure.framing), ends));
+        *self.written.borrow_mut() = Some((http2::response(head, departure.framing), ends || self.to_head));
     }
 
     fn data(&self, out: &mut Vec<u8>, data: &[u8], _framing: Framing) {
-        out.extend_from_slice(data);
+        if !self.to_head {
+            out.extend_from_slice(data);
+        }
     }
 
     fn end(&self, _out: &mut Vec<u8>, trailers: Option<&Headers>, _framing: Framing) {
+        if self.to_head {
+            return;
+        }
         let trailers = trailers.and_then(http2::trailers);
         self.ending.set(Some(trailers.map_or(Ending::Plain, Ending::Trailers)));
     }
