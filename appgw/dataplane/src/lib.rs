@@ -16,6 +16,7 @@ mod forwarded;
 pub mod http1;
 mod insight;
 mod intake;
+mod introduction;
 mod io;
 pub mod message;
 mod plane;

@@ -10,7 +10,7 @@ use weirgate_shared::clock;
 use weirgate_shared::connect::connect_endpoint;
 use weirgate_shared::deadline::Deadline;
 use weirgate_shared::endpoint::OpenConnection;
-use weirgate_shared::net::{AcceptError, accept, close_with_reset, is_readable, watch_readable};
+use weirgate_shared::net::{AcceptError, accept, close_with_reset, is_readable, keep_alive, watch_readable};
 use weirgate_shared::pool::Pool;
 use weirgate_shared::reason::Reason;
 use weirgate_shared::relay::{End, relay};
@@ -93,17 +93,23 @@ pub(crate) async fn relay_stream(edge: Rc<Edge>, slot: Rc<Slot>, visit: Visit, h
     let settings = &visit.listener.settings;
     let mut record = StreamRecord { pool: &pool.settings.name, ..StreamRecord::of(&visit) };
     let choice = Choice { random: &edge.random, client: visit.opening.client };
-    match connect(&pool, &choice, settings.connect_timeout_ms, &deadline).await {
+    // A gateway has timeouts of its own for all that a client can leave undone.
+    let gateways = pool.settings.gateways;
+    let connect_timeout_ms = if gateways { pool.settings.connect_timeout_ms } else { settings.connect_timeout_ms };
+    let idle_ms = if gateways { 0 } else { settings.idle_timeout_ms };
+    match connect(&pool, &choice, connect_timeout_ms, &deadline).await {
         Ok((index, mut upstream, _open, tie)) => {
             let endpoint = &pool.members[index].endpoint;
             record.endpoint = &endpoint.address;
             let connected_us = clock::monotonic_us();
             record.connect_us = connected_us - visit.accepted_us;
             let _in_flight = endpoint.enter();
+            if gateways {
+                keep_alive(upstream.as_fd());
+            }
             match held.socket.watch() {
                 Ok(mut client) => {
-                    let first = Introduction::of(pool.settings.proxy_protocol, &visit.opening, visit.id, &client);
-                    let idle_ms = settings.idle_timeout_ms;
+                    let first = Introduction::of(&pool.settings, &visit, &client);
                     let outcome = relay(&mut client, &mut upstream, first.bytes, Vec::new(), &deadline, idle_ms).await;
                     record.bytes_in = outcome.forth.saturating_sub(first.header_bytes);
                     record.bytes_out = outcome.back;

@@ -16,8 +16,8 @@ pub use fd_passing::{SentFd, recv_with_fd, send_with_fd};
 pub use poller::{Poller, Waker};
 pub use shared_memory::SharedMemory;
 pub use socket::{
-    AcceptError, Accepted, accept, adopt, clock_monotonic_us, close_with_reset, connect, is_readable, listener_address,
-    peek, receive, send_message, set_no_delay, set_receive_low_water, take_error, watch_readable,
+    AcceptError, Accepted, accept, adopt, clock_monotonic_us, close_with_reset, connect, is_readable, keep_alive,
+    listener_address, peek, receive, send_message, set_no_delay, set_receive_low_water, take_error, watch_readable,
     yield_to_running_threads,
 };
 pub use splice::{Pipe, splice};
