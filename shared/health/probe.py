@@ -4,27 +4,16 @@ import asyncio
 import functools
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from weirgate.shared.addresses import split_address
 from weirgate.shared.health.check import Check, Target, Tls
 from weirgate.shared.health.introduction import introduction
+from weirgate.shared.health.node import probe_node
 from weirgate.shared.health.response import BadResponseError, ResponseReader
+from weirgate.shared.health.result import Result
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.Protocol)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a check found; ``error`` is empty when it passed."""
-
-    error: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the endpoint passed."""
-        return not self.error
 
 
 async def probe(target: Target, addresses: Sequence[str]) -> Result:
@@ -32,6 +21,8 @@ async def probe(target: Target, addresses: Sequence[str]) -> Result:
 
     All addresses share the one timeout.
     """
+    if target.check.kind == "gateway":
+        return await probe_node(target, addresses)
     last = Result("the endpoint has no address")
     try:
         async with asyncio.timeout(target.check.timeout):

@@ -124,8 +124,9 @@ class Fleet:
 
     @property
     def ready(self) -> bool:
-        """Whether the edge and at least one gateway are ready."""
-        return self.edge.state == "ready" and any(g.takes_work for g in self.gateways)
+        """Whether the edge is ready, and at least one gateway, where there are any."""
+        working = not self.gateways or any(g.takes_work for g in self.gateways)
+        return self.edge.state == "ready" and working
 
     def endpoints_changed(self) -> None:
         """Have the endpoint states sent to every child, soon and once."""
