@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from weirgate.shared.cli.exit_codes import Exit
-from weirgate.shared.config import ConfigErrors
+from weirgate.shared.config import ConfigErrors, Role, load
 from weirgate.shared.supervisor.plan import Planner
 
 if TYPE_CHECKING:
@@ -19,15 +19,13 @@ if TYPE_CHECKING:
 _ANY_SECRET = "0" * 64
 
 
-def run(path: "Path", *, as_json: bool) -> Exit:
+def run(path: "Path", role: str = "", *, as_json: bool) -> Exit:
     """Check a file; return the exit code."""
-    problems: list[Problem]
-    try:
-        plan = Planner(path, dict(os.environ), _ANY_SECRET).plan()
-    except ConfigErrors as error:
-        problems, failed = error.problems, True
-    else:
-        problems, failed = list(plan.problems), False
+    known = [each.value for each in Role]
+    if role and role not in known:
+        typer.echo(f'weirgate: --role: got "{role}", wanted {" or ".join(known)}', err=True)
+        return Exit.USAGE
+    problems, failed = _problems(path, Role(role) if role else None)
     if as_json:
         document = {"ok": not failed, "problems": [problem.as_dict() for problem in problems]}
         typer.echo(json.dumps(document, indent=2))
@@ -36,6 +34,30 @@ def run(path: "Path", *, as_json: bool) -> Exit:
             typer.echo(problem.render(), err=True)
         typer.echo(_summary(path, problems), err=failed)
     return Exit.CONFIGURATION if failed else Exit.OK
+
+
+def _problems(path: "Path", role: Role | None) -> "tuple[list[Problem], bool]":
+    """Return what is wrong in this role, or in each that the file has, each thing once."""
+    environ = dict(os.environ)
+    found: dict[Problem, None] = {}
+    failed = False
+    for each in (role,) if role else _roles(path, environ):
+        try:
+            plan = Planner(path, environ, _ANY_SECRET, role=each).plan()
+        except ConfigErrors as error:
+            found |= dict.fromkeys(error.problems)
+            failed = True
+        else:
+            found |= dict.fromkeys(plan.problems)
+    return list(found), failed
+
+
+def _roles(path: "Path", environ: dict[str, str]) -> "tuple[Role, ...]":
+    try:
+        split = load(path, environ).config.gateway.nodes is not None
+    except ConfigErrors:  # every role would find the same
+        split = False
+    return tuple(Role) if split else (Role.BOTH,)
 
 
 def _summary(path: "Path", problems: "list[Problem]") -> str:

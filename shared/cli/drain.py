@@ -15,7 +15,8 @@ from weirgate.shared.polling import until
 _POLL_SECONDS = 0.1
 #: Streams are ended at the deadline. A gateway that hangs is killed 5 s later, and then a
 #: successor may have to start.
-_AFTER_DEADLINE_SECONDS = {"endpoint": 2.0, "gateway": 15.0}
+#: A gateway node begins only when every edge must know.
+_AFTER_DEADLINE_SECONDS = {"endpoint": 2.0, "gateway": 15.0, "node": 60.0}
 
 
 def drain(
@@ -63,7 +64,8 @@ async def _wait(
 ) -> Exit:
     """Ask until it has drained; without a deadline, for as long as that takes."""
     seconds = order["deadline_seconds"]
-    grace = _AFTER_DEADLINE_SECONDS["endpoint" if "/" in target else "gateway"]
+    kind = "endpoint" if "/" in target else "node" if target == "node" else "gateway"
+    grace = _AFTER_DEADLINE_SECONDS[kind]
     seen: list[dict[str, Any]] = []
 
     async def over() -> bool:

@@ -19,8 +19,8 @@ OptionalFile = Annotated[
 Target = Annotated[
     str,
     typer.Argument(
-        help="An endpoint as POOL/ADDRESS, all of a pool as 'POOL/*', or a gateway such as "
-        "gateway-1.",
+        help="An endpoint as POOL/ADDRESS, all of a pool as 'POOL/*', a gateway such as gateway-1, "
+        "or node: the whole of a gateway node.",
         metavar="TARGET",
     ),
 ]
@@ -69,11 +69,46 @@ def up(file: File, workers: Workers = None) -> None:
 
 
 @app.command(epilog=HELP)
-def check(file: File, *, as_json: AsJson = False) -> None:
+def edge(file: File) -> None:
+    """Run the L4 tier alone: its gateways are the nodes of gateway.nodes, on other hosts.
+
+    Signals are as with up.
+    """
+    from weirgate.shared.cli.up import run
+    from weirgate.shared.config import Role
+
+    raise typer.Exit(run(file, role=Role.EDGE))
+
+
+@app.command(epilog=HELP)
+def gateway(file: File, workers: Workers = None) -> None:
+    """Run the L7 tier alone: it takes connections from the edges of gateway.nodes only.
+
+    Signals are as with up; a drain first waits until every edge knows of it.
+    """
+    from weirgate.shared.cli.up import run
+    from weirgate.shared.config import Role
+
+    raise typer.Exit(run(file, workers, Role.GATEWAY))
+
+
+@app.command(epilog=HELP)
+def check(
+    file: File,
+    *,
+    role: Annotated[
+        str,
+        typer.Option(
+            help="For up, edge or gateway only. Default: each that FILE can be run in, so all "
+            "three where it has gateway.nodes."
+        ),
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
     """Report everything that is wrong with FILE; warnings do not fail."""
     from weirgate.shared.cli.check import run
 
-    raise typer.Exit(run(file, as_json=as_json))
+    raise typer.Exit(run(file, role, as_json=as_json))
 
 
 @app.command(epilog=HELP)

@@ -18,7 +18,7 @@ def show(status: Row, console: Console | None = None) -> None:
     console = console or Console(highlight=False)
     state = "draining" if status["draining"] else "ready" if status["ready"] else "not ready"
     console.print(
-        Text(f"weirgate {status['version']} · "),
+        Text(f"weirgate {_role(status)}{status['version']} · "),
         _state(state),
         Text(f" · generation {status['generation']} · up {_duration(status['uptime_seconds'])}"),
         sep="",
@@ -30,6 +30,11 @@ def show(status: Row, console: Console | None = None) -> None:
         for row in pool["endpoints"]:
             if row["last_error"] and row["state"] != "up":
                 console.print(Text(f"  {row['address']}: {row['last_error']}", style="red"))
+
+
+def _role(status: Row) -> str:
+    role = status.get("role", "up")
+    return "" if role == "up" else f"{role} "
 
 
 def _processes(rows: Sequence[Row]) -> Table:

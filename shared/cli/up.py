@@ -1,4 +1,4 @@
-"""``weirgate up``: run a node in this process."""
+"""``weirgate up``, ``edge`` and ``gateway``: run a node in this process."""
 
 import os
 import secrets
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from weirgate.shared.cli.exit_codes import Exit
-from weirgate.shared.config import ConfigErrors
+from weirgate.shared.config import ConfigErrors, Role
 from weirgate.shared.observability import logs
 from weirgate.shared.supervisor.errors import StartError
 from weirgate.shared.supervisor.plan import Planner
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from weirgate.shared.supervisor.plan import Plan
 
 
-def run(path: "Path", workers: int | None) -> Exit:
+def run(path: "Path", workers: int | None = None, role: Role = Role.BOTH) -> Exit:
     """Run until told to end; return the exit code."""
     # made once: sticky cookies signed with it hold across reloads
-    planner = Planner(path, dict(os.environ), secrets.token_hex(32), workers)
+    planner = Planner(path, dict(os.environ), secrets.token_hex(32), workers, role)
     try:
         plan = planner.plan()
     except ConfigErrors as error:

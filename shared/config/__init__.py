@@ -9,8 +9,10 @@ the model, ``rules``, ``validate`` and ``checks`` find what is wrong, ``loader``
 from weirgate.shared.config.compiler import Snapshot, compile_snapshot
 from weirgate.shared.config.findings import problems_from_native
 from weirgate.shared.config.loader import Loaded, load
+from weirgate.shared.config.nodes import Role, node_names
 from weirgate.shared.config.pages import reference_markdown
 from weirgate.shared.config.problem import ConfigErrors, Problem
+from weirgate.shared.config.roles import in_role
 from weirgate.shared.config.scalars import ByteSize, Duration, Rate
 from weirgate.shared.config.schema import Config, json_schema
 
@@ -22,10 +24,13 @@ __all__ = [
     "Loaded",
     "Problem",
     "Rate",
+    "Role",
     "Snapshot",
     "compile_snapshot",
+    "in_role",
     "json_schema",
     "load",
+    "node_names",
     "problems_from_native",
     "reference_markdown",
 ]

@@ -20,6 +20,7 @@ _WILDCARDS = frozenset({"0.0.0.0", "[::]"})  # noqa: S104 - compared, not bound
 BIND_FORM = '"IP:port", "[IPv6]:port" or "unix:/path"'
 ENDPOINT_FORM = '"host:port" with a name, an IPv4 address or an [IPv6] address'
 NETWORK_FORM = "an IP address or a network such as 10.0.0.0/8"
+SOCKET_FORM = '"IP:port" or "[IPv6]:port"'
 ADMIN_FORM = '"IP:port" or "off"'
 
 
@@ -94,6 +95,13 @@ def _ip_and_port(text: str, form: str) -> str:
     return f"{host}:{split[1]}"
 
 
+def _socket_bind(text: str) -> str:
+    bind = _ip_and_port(text, SOCKET_FORM)
+    if bind.endswith(":0"):
+        raise refusal(codes.BIND, SOCKET_FORM, "the port is 1-65535: other hosts have to know it")
+    return bind
+
+
 def _admin_bind(text: str) -> str:
     return text if text == "off" else _ip_and_port(text, ADMIN_FORM)
 
@@ -159,6 +167,9 @@ def is_loopback(address: str) -> bool:
 
 
 Bind = Annotated[str, AfterValidator(_bind), WithJsonSchema({"type": "string", KIND: "address"})]
+SocketBind = Annotated[
+    str, AfterValidator(_socket_bind), WithJsonSchema({"type": "string", KIND: "IP:port"})
+]
 AdminBind = Annotated[
     str, AfterValidator(_admin_bind), WithJsonSchema({"type": "string", KIND: 'address or "off"'})
 ]

@@ -4,6 +4,7 @@ from weirgate.shared.config import codes
 from weirgate.shared.config.addresses import is_loopback, overlaps
 from weirgate.shared.config.base import repeated
 from weirgate.shared.config.listeners import relayed_to
+from weirgate.shared.config.node_checks import check_nodes, warn_nodes
 from weirgate.shared.config.problem import PathStep
 from weirgate.shared.config.routes import Route
 from weirgate.shared.config.schema import Config, route_name
@@ -23,6 +24,7 @@ def check(validated: Validated, report: Report) -> None:
     _check_server_names(validated.config, report)
     _check_introduced_pools(validated, report)
     _check_endpoints(validated.config, report)
+    check_nodes(validated.config, report)
     for route, index in zip(validated.config.routes, validated.route_indices, strict=True):
         _check_filters(route, ("routes", index), report)
 
@@ -31,6 +33,7 @@ def warn(config: Config, report: Report) -> None:
     """Report what is probably not meant; only for a configuration without errors."""
     _warn_shadowed(config, report)
     _warn_pools(config, report)
+    warn_nodes(config, report)
     routed = {n: v for n, v in config.listeners.items() if v.protocol == "http" or v.terminate}
     http = next(iter(routed), None)
     if http is not None and not config.routes:

@@ -355,6 +355,23 @@ POOL_PROXY = _code(
     "layer 4; for udp, write `v2`.",
 )
 
+# Gateways on hosts of their own
+ROLE = _code(
+    "080",
+    "file does not say what this role needs",
+    "`weirgate edge` relays to the gateways of `gateway.nodes` what ends in a gateway; `weirgate "
+    "gateway` takes it from the edges that are named there.",
+    "Add `gateway.nodes`, or run both tiers on this host with `weirgate up`.",
+)
+NODES = _code(
+    "081",
+    "gateway nodes do not fit the rest",
+    "`gateway.nodes` makes a pool named `gateways` on edges and a listener named `edges` on "
+    "gateway nodes. A gateway node knows a client by the one address that the edge tells it, so "
+    "what needs the address of a proxy in between as well cannot be told.",
+    "Follow the message.",
+)
+
 # Files that are embedded
 PEM_FILE = _code(
     "050",
@@ -423,6 +440,13 @@ NO_ROUTES = _code(
     "listener without routes",
     "There is an `http` listener, but no route: every request is answered with 404.",
     "Add a route, or set `protocol: tcp` with a `pool`.",
+)
+NODE_SECRET = _code(
+    "113",
+    "gateway nodes with a secret each",
+    "Sticky cookies are signed, and TLS sessions resumed, with `gateway.cookie_secret`. Without "
+    "one each node makes its own at random, and a client that comes to another node begins anew.",
+    "Set `gateway.cookie_secret` to the same 64 hex digits on every node.",
 )
 KERNEL = _code(
     "112",

@@ -15,8 +15,10 @@ from weirgate.shared.config.listeners import Listener, relayed_to
 from weirgate.shared.config.lists import PrefixFiles, Signature
 from weirgate.shared.config.loader import Loaded
 from weirgate.shared.config.match import Match, ValueRule
+from weirgate.shared.config.nodes import LISTENER, POOL, Role
 from weirgate.shared.config.pools import Balance, Endpoint, Health
 from weirgate.shared.config.problem import ConfigErrors
+from weirgate.shared.config.roles import node_pool
 from weirgate.shared.config.routes import Filter, HeaderEdit, Route
 from weirgate.shared.config.scalars import ByteRate, Rate, duration, to_ms
 from weirgate.shared.config.schema import Config, route_name
@@ -61,8 +63,14 @@ def compile_snapshot(loaded: Loaded, *, cookie_secret: str) -> Snapshot:
     relayed_only = _relayed_only_pools(config)
     value = {
         "format": FORMAT,
-        "listeners": [_listener(n, v, files, lists) for n, v in config.listeners.items()],
-        "pools": [_pool(n, config, files, relayed=n in relayed_only) for n in config.pools],
+        "listeners": [
+            _listener(n, v, files, lists) | _from_edges(loaded, n)
+            for n, v in config.listeners.items()
+        ],
+        "pools": [
+            _pool(n, config, files, relayed=n in relayed_only) | _of_gateways(loaded, n)
+            for n in config.pools
+        ],
         "routes": [_route(config, index) for index in range(len(config.routes))],
         "gateway": _gateway(config.gateway, cookie_secret),
         "logs": _logs(config.logs, loaded),
@@ -77,6 +85,17 @@ def compile_snapshot(loaded: Loaded, *, cookie_secret: str) -> Snapshot:
 def endpoint_id(pool: str, address: str) -> str:
     """Return the identity that an endpoint keeps across every change."""
     return hashlib.sha256(f"{pool}\0{address}".encode()).hexdigest()[:16]
+
+
+def _from_edges(loaded: Loaded, listener: str) -> dict[str, Any]:
+    own = loaded.role is Role.GATEWAY and listener == LISTENER
+    return {"from_edges": True} if own else {}
+
+
+def _of_gateways(loaded: Loaded, pool: str) -> dict[str, Any]:
+    nodes = loaded.config.gateway.nodes
+    own = loaded.role is Role.EDGE and pool == POOL
+    return node_pool(nodes) if own and nodes else {}
 
 
 def _relayed_only_pools(config: Config) -> set[str]:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from weirgate.shared.config import codes
 from weirgate.shared.config.addresses import AdminBind
 from weirgate.shared.config.base import KIND, Section, refusal
+from weirgate.shared.config.nodes import GatewayNodes
 from weirgate.shared.config.scalars import ByteSize, Duration, Name, Secret, Token, duration
 from weirgate.shared.config.suggest import explain_word
 
@@ -140,6 +141,12 @@ class Gateway(Section):
         default=None,
         description="64 hex digits that sign sticky cookies, or `file:/path`. Set it where several "
         "nodes serve the same clients. Default: random, so cookies end with the supervisor.",
+    )
+    nodes: GatewayNodes | None = Field(
+        default=None,
+        description="Gateways on hosts of their own: read by `weirgate edge` and `weirgate "
+        "gateway`, which run one tier each from the same file. `weirgate up` runs both tiers here "
+        "and does not look at it.",
     )
 
 

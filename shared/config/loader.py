@@ -7,6 +7,7 @@ from pathlib import Path
 
 from weirgate.shared.config import codes
 from weirgate.shared.config.checks import check, warn
+from weirgate.shared.config.nodes import Role
 from weirgate.shared.config.problem import ConfigErrors, Problem
 from weirgate.shared.config.rules import check_nulls, check_rules
 from weirgate.shared.config.schema import Config
@@ -29,6 +30,7 @@ class Loaded:
     files: list[Path]
     path: Path
     tree: Tree = field(repr=False, compare=False)
+    role: Role = Role.BOTH
 
 
 def load(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:

@@ -4,28 +4,17 @@ import asyncio
 import functools
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from weirgate.shared.addresses import split_address
 from weirgate.shared.health.check import Check, Target, Tls
 from weirgate.shared.health.exhaustion import ExhaustedError, is_ours
 from weirgate.shared.health.introduction import introduction
+from weirgate.shared.health.node import probe_node
 from weirgate.shared.health.response import BadResponseError, ResponseReader
+from weirgate.shared.health.result import Result
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.Protocol)
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What a check found; ``error`` is empty when it passed."""
-
-    error: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Whether the endpoint passed."""
-        return not self.error
 
 
 async def probe(target: Target, addresses: Sequence[str]) -> Result:
@@ -36,6 +25,8 @@ async def probe(target: Target, addresses: Sequence[str]) -> Result:
     Raises:
         ExhaustedError: This host could not make the check.
     """
+    if target.check.kind == "gateway":
+        return await probe_node(target, addresses)
     last = Result("the endpoint has no address")
     try:
         async with asyncio.timeout(target.check.timeout):

@@ -6,7 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from weirgate.shared.health.check import Target
 from weirgate.shared.health.exhaustion import ExhaustedError, Word
-from weirgate.shared.health.probe import Result, probe
+from weirgate.shared.health.probe import probe
+from weirgate.shared.health.result import Result
+
+#: Checks of gateway nodes at once.
+_NODES = 256
 
 Addresses = Callable[[str], Sequence[str]]
 Record = Callable[[Target, Result], None]
@@ -15,7 +19,8 @@ Record = Callable[[Target, Result], None]
 class Prober:
     """Checks every target at its interval, with jitter so that checks do not march in step.
 
-    At most ``concurrency`` checks are under way at once, which also spreads the first round.
+    At most ``concurrency`` checks are under way at once, which also spreads the first round;
+    besides, those of gateway nodes.
     """
 
     def __init__(
@@ -31,6 +36,8 @@ class Prober:
         self._spread = spread or random.Random()  # noqa: S311 - jitter, not a secret
         self._slots = asyncio.Semaphore(concurrency)
         self._word = Word()
+        # endpoints that hang must not hold up what tells of a dead gateway node
+        self._node_slots = asyncio.Semaphore(_NODES)
         self._tasks: dict[Target, asyncio.Task[None]] = {}
 
     def update(self, targets: Iterable[Target]) -> None:
@@ -53,7 +60,8 @@ class Prober:
 
     async def _keep_checking(self, target: Target) -> None:
         while True:
-            async with self._slots:
+            slots = self._node_slots if target.check.kind == "gateway" else self._slots
+            async with slots:
                 result = await self._check(target)
             if result is not None:
                 self._record(target, result)

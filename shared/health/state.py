@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from weirgate.shared.health.probe import Result
+from weirgate.shared.health.result import Result
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from weirgate.shared.addresses import is_literal, join_address, split_address
 from weirgate.shared.health.check import Check, Target, from_pool
-from weirgate.shared.health.probe import Result
+from weirgate.shared.health.result import NodeLoad, Result
 from weirgate.shared.health.state import HealthState
 from weirgate.shared.observability.logs import fields
 from weirgate.shared.supervisor.orders import Order
@@ -37,6 +37,13 @@ class Endpoint:
     order: Order | None = None
     #: The pool's ``on_down: close``.
     ends_when_down: bool = False
+    #: Checks in a row for which not even a connection could be made.
+    unreached: int = 0
+    #: A gateway node: what it last said of itself, and the how-manieth check that was.
+    load: NodeLoad | None = None
+    load_number: int = 0
+    #: A gateway node that wants nothing new.
+    wants_nothing: bool = False
 
     @property
     def host_name(self) -> str | None:
@@ -51,21 +58,39 @@ class Endpoint:
             return "draining"
         if not self.addresses:
             return "down"
-        return self.health.state if self.check else "unknown"
+        if self.check is None:
+            return "unknown"
+        return "draining" if self.wants_nothing and self.health.state == "up" else self.health.state
+
+    @property
+    def cut_off(self) -> bool:
+        """A gateway node that is down because nothing of its host answers: its kernel is silent.
+
+        What is open to it would hang. Of one whose supervisor alone is silent, streams go on.
+        """
+        if self.check is None or self.check.kind != "gateway":
+            return False
+        return self.health.state == "down" and self.unreached >= self.check.fall
 
     @property
     def closing(self) -> bool:
-        """Whether what it still carries is to be ended, though it is told to be draining."""
-        if self.order is None:
-            return False
+        """Whether what it still carries is to be ended."""
+        if self.cut_off or self.order is None:
+            return self.cut_off
         return self.order.closing or (self.ends_when_down and self.health.state == "down")
 
 
 class EndpointTable:
-    """All endpoints of the configuration in force; ``changed`` is called after each change."""
+    """All endpoints of the configuration in force.
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    ``changed`` is called after each change of a state, ``loads_changed`` of a load only.
+    """
+
+    def __init__(
+        self, changed: Callable[[], None], loads_changed: Callable[[], None] | None = None
+    ) -> None:
         self._changed = changed
+        self._loads_changed = loads_changed or changed
         self._endpoints: dict[str, Endpoint] = {}
         #: By identity, also of endpoints that a reload has removed: they may come back.
         self._orders: dict[str, Order] = {}
@@ -83,6 +108,7 @@ class EndpointTable:
                     endpoint.addresses = None if endpoint.host_name else (endpoint.address,)
                 if check is None:
                     endpoint.health = HealthState()
+                    endpoint.unreached, endpoint.load, endpoint.wants_nothing = 0, None, False
                 endpoint.check, endpoint.weight = check, entry["weight"]
                 endpoint.ends_when_down = pool.get("on_down") == "close"
                 endpoint.order = self._orders.get(endpoint.id)
@@ -150,9 +176,27 @@ class EndpointTable:
         endpoint = self._endpoints.get(target.endpoint_id)
         if endpoint is None:  # removed while its check was under way
             return
+        if result.inconclusive:
+            return
         check = target.check
         first = endpoint.health.state == "unknown"
-        if not endpoint.health.record(result, rise=check.rise, fall=check.fall, now=time.time()):
+        before = (endpoint.state, endpoint.closing)
+        endpoint.unreached = endpoint.unreached + 1 if result.unreachable else 0
+        turned = endpoint.health.record(result, rise=check.rise, fall=check.fall, now=time.time())
+        if result.passed:
+            endpoint.wants_nothing = result.draining
+        if result.load is not None and (result.load != endpoint.load or result.load.connections):
+            # the same figures again are news: who has come and gone since the last ones is in them
+            endpoint.load, endpoint.load_number = result.load, endpoint.health.checks_total
+            self._loads_changed()
+        if not turned:
+            if before != (endpoint.state, endpoint.closing):
+                log.warning(
+                    "endpoint is %s",
+                    "cut off" if endpoint.closing else endpoint.state,
+                    extra=fields(pool=endpoint.pool, endpoint=endpoint.address),
+                )
+                self._changed()
             return
         level = logging.INFO if result.passed else logging.WARNING
         if not (first and result.passed):
@@ -169,9 +213,19 @@ class EndpointTable:
         return [
             {"id": e.id, "state": e.state, "addresses": list(e.addresses or ())}
             | ({"closing": True} if e.closing else {})
+            | ({"load": _reported(e)} if e.load else {})
             for e in self
         ]
 
     def encoded(self) -> bytes:
         """Return the states as JSON bytes."""
         return json.dumps(self.states(), separators=(",", ":")).encode()
+
+
+def _reported(endpoint: Endpoint) -> dict[str, int]:
+    assert endpoint.load is not None  # noqa: S101 - the caller has looked
+    return {
+        "number": endpoint.load_number,
+        "units": endpoint.load.units,
+        "per_connection": endpoint.load.per_connection,
+    }

@@ -141,9 +141,9 @@ class Fleet:
 
     @property
     def ready(self) -> bool:
-        """Whether an edge and a gateway are ready."""
-        edge = any(edge.state == "ready" for edge in self.edges)
-        return edge and any(g.takes_work for g in self.gateways)
+        """Whether an edge is ready, and at least one gateway, where there are any."""
+        working = not self.gateways or any(g.takes_work for g in self.gateways)
+        return working and any(edge.state == "ready" for edge in self.edges)
 
     def endpoints_changed(self) -> None:
         """Have the endpoint states sent to every child, soon and once."""

@@ -16,6 +16,7 @@ from weirgate.shared.observability.logs import fields
 from weirgate.shared.supervisor import listeners as binding
 from weirgate.shared.supervisor.errors import BindError, StartError
 from weirgate.shared.supervisor.fleet import Fleet
+from weirgate.shared.supervisor.hosts import OtherHosts, gateways_of
 from weirgate.shared.supervisor.list_watch import ListWatch
 from weirgate.shared.supervisor.listeners import Listeners, bound_address
 from weirgate.shared.supervisor.plan import Plan, Planner
@@ -53,6 +54,7 @@ class Node:
         self._listeners = Listeners()
         self._resolver = SystemResolver()
         self._upstreams = Upstreams(self._resolver, self._endpoints_changed)
+        self._hosts = OtherHosts(planner, self._resolver, self._tasks)
         self._reloader = Reloader(planner, plan, self._listeners, self._upstreams)
         self._shuns = ShunTable()
         self._fleet: Fleet | None = None
@@ -105,6 +107,7 @@ class Node:
         endpoints = list(self._upstreams.table)
         return {
             "version": native.__version__,
+            "role": self._hosts.role.value,
             **self.health(),
             "pid": os.getpid(),
             "uptime_seconds": round(_age_seconds(), 1),
@@ -136,6 +139,7 @@ class Node:
         self._notifier.reloading()
         outcome = await self._reloader.reload(self._running())
         self._metrics.reloads[outcome.result] += 1
+        await self._hosts.follow(self._reloader.plan)
         self._notifier.ready(f"reload: {outcome.result}")
         return outcome
 
@@ -158,16 +162,19 @@ class Node:
                 self._admin = binding.bind(plan.settings.admin_bind)
             except OSError as error:
                 failures.append(f"admin: {binding.explain(plan.settings.admin_bind, error)}")
+        failures += self._hosts.bind(plan)
         if failures:
             raise BindError("\n".join(failures))
 
     async def _start(self, plan: Plan, directory: Path) -> None:
+        plan = await self._hosts.find(plan)
+        self._reloader.begin_with(plan)
         for warning in plan.warnings:
             log.warning("%s", warning)
         await self._upstreams.load(plan.value["pools"])
         self._fleet = fleet = Fleet(
             directory,
-            native.LoadPage.create(plan.settings.workers),
+            native.LoadPage.create(max(1, plan.settings.workers)),
             native.create_rate_table(),
             gateways=plan.settings.workers,
             edges=plan.settings.edge_workers,
@@ -176,6 +183,12 @@ class Node:
             shuns=self._shuns,
             in_force=lambda: self._reloader.in_force,
             tasks=self._tasks,
+        )
+        await self._hosts.start(
+            fleet,
+            lambda: self._reloader.plan,
+            serving=lambda: self._ready,
+            leaving=self._stop.is_set,
         )
         fleet.start()
         self._tasks.keep("watchdog", self._notifier.keep_watchdog)
@@ -193,6 +206,7 @@ class Node:
         self._ready = True
         watch = ListWatch(lambda: self._reloader.plan.lists, self._reload_and_say)
         self._tasks.keep("lists", watch.watch)
+        self._hosts.keep_finding(self._reload_and_say)
         line = self._ready_line(plan)
         log.info("%s", line)
         self._notifier.ready(line)
@@ -219,6 +233,7 @@ class Node:
             drain_seconds=lambda: self._reloader.plan.settings.drain_seconds,
             serving=lambda: self._serving,
             upgrade=upgrade,
+            presence=self._hosts.presence,
         )
         if self._admin is None:
             return
@@ -236,9 +251,8 @@ class Node:
             f"{key.name} {protocols[key.name]} {bound_address(listening)}"
             for key, listening in self._listeners.sockets.items()
         )
-        workers = plan.settings.workers
         edges = plan.settings.edge_workers
-        parts = [where or "no listeners", f"{workers} gateway{'s' if workers > 1 else ''}"]
+        parts = [where or "no listeners", *gateways_of(plan)]
         if edges > 1:
             parts.insert(1, f"{edges} edges")
         if self._admin is not None:
@@ -286,9 +300,10 @@ class Node:
     async def _drain(self) -> None:
         if self._fleet is None or not self._ready:
             return
+        await self._hosts.give_notice(unless=self._stop_now)
+        hurry = asyncio.create_task(self._stop_now.wait())
         seconds = self._reloader.plan.settings.drain_seconds
         draining = asyncio.create_task(self._fleet.drain(seconds))
-        hurry = asyncio.create_task(self._stop_now.wait())
         # the data planes close what is left at the deadline; a second more to hear of it
         await asyncio.wait(
             {draining, hurry}, timeout=seconds + 1, return_when=asyncio.FIRST_COMPLETED
@@ -303,6 +318,7 @@ class Node:
         if self._fleet is not None:
             grace = _NO_GRACE_SECONDS if self._stop_now.is_set() else _GRACE_SECONDS
             await self._fleet.stop(grace)
+        await self._hosts.close()
         await self._upstreams.close()
         await self._tasks.cancel()
         self._resolver.close()

@@ -17,6 +17,7 @@ from weirgate.shared.supervisor.children import Child
 from weirgate.shared.supervisor.endpoints import Endpoint, EndpointTable
 from weirgate.shared.supervisor.fleet import Fleet
 from weirgate.shared.supervisor.orders import Order
+from weirgate.shared.supervisor.presence import NODE, Presence
 from weirgate.shared.supervisor.shuns import ShunError, ShunTable
 from weirgate.shared.supervisor.tasks import Tasks
 from weirgate.shared.supervisor.upgrade import EdgeUpgrade
@@ -42,6 +43,7 @@ class Operator:
         drain_seconds: Callable[[], float],
         serving: Callable[[], bool],
         upgrade: EdgeUpgrade,
+        presence: Presence | None = None,
     ) -> None:
         self._fleet = fleet
         self._table = table
@@ -50,6 +52,7 @@ class Operator:
         self._drain_seconds = drain_seconds
         self._serving = serving
         self._upgrade = upgrade
+        self._presence = presence
 
     async def drain(self, request: DrainRequest) -> Answer:
         """Let a pool's endpoint, all of them, or a gateway take no new work."""
@@ -57,6 +60,8 @@ class Operator:
             return _refused(409, request.target, "the node is starting or draining")
         if "/" in request.target:
             return await self._drain_endpoints(request)
+        if request.target == NODE and self._presence is not None:
+            return self._drain_node(self._presence, request)
         child = self._gateway(request.target)
         if child is None:
             return self._unknown(request.target)
@@ -64,6 +69,13 @@ class Operator:
 
     async def undrain(self, target: str, by: str) -> Answer:
         """Take an order back."""
+        if target == NODE and self._presence is not None:
+            if not self._presence.undrain():
+                return _not_drained(target)
+            log.warning("undrained by an operator", extra=fields(target=target, by=by))
+            finishing = any(child.pid is not None for child in self._fleet.gateways)
+            result = "finishing" if finishing else "undrained"
+            return Answer(200, {"result": result, "target": target})
         if "/" not in target:
             child = self._gateway(target)
             return self._unknown(target) if child is None else self._undrain_gateway(child, by)
@@ -91,7 +103,8 @@ class Operator:
             for child in self._fleet.gateways
             if child.order is not None and target in {"", child.name}
         ]
-        return [*endpoints, *gateways]
+        node = self._node_progress(statuses) if target in {"", NODE} else []
+        return [*endpoints, *gateways, *node]
 
     async def upgrade(self, request: UpgradeRequest) -> Answer:
         """Replace the edge's processes by fresh ones."""
@@ -213,6 +226,32 @@ class Operator:
         counted = "connections" if child.tier == "edge" else "requests_in_flight"
         return int(entry[counted])
 
+    # The whole of a gateway node.
+
+    def _drain_node(self, presence: Presence, request: DrainRequest) -> Answer:
+        if request.replace:
+            return _refused(422, NODE, "replace is for single gateways")
+        if presence.order is not None:
+            shown = presence.order.as_dict()
+            return Answer(202, {"result": "draining", "target": NODE, **shown})
+        seconds = request.deadline_seconds
+        order = Order(request.by, self._drain_seconds() if seconds is None else seconds)
+        log.warning(
+            "draining by an operator's order",
+            extra=fields(target=NODE, by=order.by, deadline=order.deadline_seconds),
+        )
+        presence.drain(order)
+        return Answer(202, {"result": "draining", "target": NODE, **order.as_dict()})
+
+    def _node_progress(self, statuses: Mapping[str, view.Status]) -> list[dict[str, Any]]:
+        order = self._presence.order if self._presence else None
+        if order is None:
+            return []
+        gateways = self._fleet.gateways
+        left = sum(statuses.get(child.name, {}).get("connections", 0) for child in gateways)
+        done = all(child.state == "drained" for child in gateways)
+        return [{"target": NODE, "kind": "node", **order.as_dict(), "left": left, "drained": done}]
+
     # Gateways.
 
     async def _drain_gateway(self, child: Child, request: DrainRequest) -> Answer:
@@ -253,7 +292,10 @@ class Operator:
     def _unknown(self, target: str) -> Answer:
         gateways = ", ".join(child.name for child in self._fleet.gateways)
         pools = ", ".join(dict.fromkeys(endpoint.pool for endpoint in self._table))
-        wanted = f"pool/address or pool/* (pools: {pools or 'none'}), or one of {gateways}"
+        if self._presence is not None:
+            gateways += f", {NODE}"
+        wanted = f"pool/address or pool/* (pools: {pools or 'none'})"
+        wanted += f", or one of {gateways}" if gateways else ""
         return Answer(
             404,
             {

@@ -9,7 +9,9 @@ from weirgate.shared.config import (
     ConfigErrors,
     Loaded,
     Problem,
+    Role,
     compile_snapshot,
+    in_role,
     load,
     problems_from_native,
 )
@@ -68,6 +70,9 @@ class Planner:
     environ: Mapping[str, str]
     cookie_secret: str
     workers: int | None = None
+    role: Role = Role.BOTH
+    #: Addresses of the names that gateway nodes are found by; kept fresh by an edge.
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def plan(self) -> Plan:
         """Read the file. It blocks for tens of milliseconds: on a running loop use a thread.
@@ -75,7 +80,8 @@ class Planner:
         Raises:
             ConfigErrors: the file is refused, with everything that is wrong.
         """
-        loaded = load(self.path, self.environ)
+        written = load(self.path, self.environ)
+        loaded = in_role(written, self.role, self.names)
         snapshot = compile_snapshot(loaded, cookie_secret=self.cookie_secret)
         refused = problems_from_native(loaded, _refusals(snapshot.data))
         refused += _unsafe_admin(loaded)

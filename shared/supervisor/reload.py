@@ -61,6 +61,10 @@ class Reloader:
         #: Held by whoever changes what is in force, or needs it to stay.
         self.one_at_a_time = asyncio.Lock()
 
+    def begin_with(self, plan: Plan) -> None:
+        """Take another plan before anything runs."""
+        self.plan, self.in_force = plan, plan.in_force(generation=1)
+
     async def reload(self, fleet: Fleet) -> Outcome:
         """Read the file again and put it in force, or say why the old one stays."""
         async with self.one_at_a_time:
@@ -128,6 +132,7 @@ class Reloader:
             "admin.bind": (began.admin_bind, wanted.admin_bind),
             "admin.token": (began.admin_token, wanted.admin_token),
             "run_directory": (began.run_directory, wanted.run_directory),
+            "gateway.nodes.health.bind": (began.load_binds, wanted.load_binds),
         }
         return tuple(
             f"{name} has changed; it takes effect at the next start"

@@ -3,15 +3,19 @@
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weirgate.shared.addresses import split_address
+from weirgate.shared.config.nodes import Role, node_names
+from weirgate.shared.config.roles import JITTER_PERCENT
 
 if TYPE_CHECKING:
     from weirgate.shared.config import Config, Loaded
 
 #: What "wait without end" is to a data plane.
 _YEAR_SECONDS = 365 * 24 * 3600.0
+#: From an answer that an edge has read to its data plane acting on it, on a busy host.
+_TOLD_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,14 @@ class Settings:
     drain_seconds: float
     run_directory: Path | None
     log_level: str
+    role: Role = Role.BOTH
+    #: Of a gateway node: where it tells its load, to the hosts of which networks, and how long it
+    #: takes until every edge has asked.
+    load_binds: tuple[str, ...] = ()
+    edges: tuple[str, ...] = ()
+    notice_seconds: float = 0.0
+    #: Of an edge: the names that gateway nodes are found by.
+    gateway_names: frozenset[str] = frozenset()
 
 
 def read(loaded: "Loaded", *, workers: int | None = None) -> Settings:
@@ -32,14 +44,30 @@ def read(loaded: "Loaded", *, workers: int | None = None) -> Settings:
     config = loaded.config
     bind = None if config.admin.bind == "off" else config.admin.bind
     return Settings(
-        workers=workers or config.gateway.workers,
+        workers=0 if loaded.role is Role.EDGE else workers or config.gateway.workers,
         edge_workers=config.edge.workers,
         admin_bind=bind,
         admin_token=_token(config),
         drain_seconds=config.drain.timeout.total_seconds() or _YEAR_SECONDS,
         run_directory=config.run_directory,
         log_level=config.logs.level,
+        role=loaded.role,
+        gateway_names=node_names(config) if loaded.role is Role.EDGE else frozenset(),
+        **_of_gateway_node(loaded),
     )
+
+
+def _of_gateway_node(loaded: "Loaded") -> dict[str, Any]:
+    nodes = loaded.config.gateway.nodes
+    if loaded.role is not Role.GATEWAY or nodes is None:
+        return {}
+    health = nodes.health
+    interval = health.interval.total_seconds() * (1 + JITTER_PERCENT / 100)
+    return {
+        "load_binds": health.bind,
+        "edges": nodes.edges,
+        "notice_seconds": interval + health.timeout.total_seconds() + _TOLD_SECONDS,
+    }
 
 
 def admin_is_open(config: "Config") -> bool:

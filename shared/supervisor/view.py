@@ -1,6 +1,7 @@
 """What ``GET /status`` and ``GET /snapshot`` show of a node."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import time
@@ -148,6 +149,7 @@ def _endpoint(endpoint: Endpoint, seen: Sequence[Status]) -> dict[str, Any]:
         "last_error": endpoint.name_error or health.last_error or None,
         "checks_total": health.checks_total,
         "failures_total": health.failures_total,
+        "load": dataclasses.asdict(endpoint.load) if endpoint.load else None,
         "ejected": sum(bool(entry["ejected"]) for entry in seen),
         **{count: sum(entry.get(count, 0) for entry in seen) for count in _COUNTS},
     }

@@ -29,6 +29,7 @@ class Load:
     port: int
     target: str
     requests_per_connection: int | None
+    host: str = "127.0.0.1"
     ok: int = 0
     opened: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -47,7 +48,7 @@ class Load:
         while self.running:
             opened_at = time.monotonic()
             try:
-                async with connect(self.port) as wire:
+                async with connect(self.port, host=self.host) as wire:
                     self.opened += 1
                     await self._requests(wire)
             except (OSError, MalformedError, AssertionError, TimeoutError) as error:
@@ -75,9 +76,10 @@ async def load(
     *,
     connections: int = 16,
     requests_per_connection: int | None = None,
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[Load]:
     """Keep a load running inside the ``with``; at its end the last answers are awaited."""
-    counts = Load(port, target, requests_per_connection)
+    counts = Load(port, target, requests_per_connection, host)
     async with asyncio.TaskGroup() as clients:
         for _ in range(connections):
             clients.create_task(counts.client())

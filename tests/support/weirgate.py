@@ -164,6 +164,7 @@ async def running(
     env: Mapping[str, str] | None = None,
     directory: Path | None = None,
     stdout: int | None = None,
+    verb: str = "up",
 ) -> AsyncIterator[Running]:
     """Start Weirgate, wait until it serves, and at the end stop it cleanly."""
     with contextlib.ExitStack() as stack:
@@ -171,7 +172,7 @@ async def running(
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="weirgate-")))
         file = directory / "weirgate.yaml"
         _completed(config, directory).write(file)
-        process = await start("up", file, directory=directory, env=env, stdout=stdout)
+        process = await start(verb, file, directory=directory, env=env, stdout=stdout)
         try:
             async with httpx.AsyncClient(
                 base_url=f"http://127.0.0.1:{config.admin_port}", trust_env=False, timeout=10

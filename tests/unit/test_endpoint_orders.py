@@ -5,7 +5,7 @@ from typing import Any
 
 from weirgate.shared.config.compiler import endpoint_id
 from weirgate.shared.health.check import Check
-from weirgate.shared.health.probe import Result
+from weirgate.shared.health.result import Result
 from weirgate.shared.supervisor.endpoints import EndpointTable
 from weirgate.shared.supervisor.orders import Order
 

@@ -11,7 +11,8 @@ import pytest
 import trustme
 
 from weirgate.shared.health.check import Check, Target, Tls, from_pool
-from weirgate.shared.health.probe import Result, probe
+from weirgate.shared.health.probe import probe
+from weirgate.shared.health.result import Result
 from weirgate.shared.testing import free_port
 
 pytestmark = pytest.mark.anyio

@@ -9,8 +9,8 @@ import pytest
 
 from tests.unit.test_prober_checks import CHECK, Peer, serving
 from weirgate.shared.health.check import Target
-from weirgate.shared.health.probe import Result
 from weirgate.shared.health.prober import Prober
+from weirgate.shared.health.result import Result
 from weirgate.shared.health.state import HealthState
 from weirgate.shared.supervisor.endpoints import EndpointTable
 from weirgate.shared.testing import eventually, free_port

@@ -132,7 +132,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
     ("peer", "why"),
     [
         (refuses, "the new process refused: no room"),
-        (ends_early, "the new process (has ended|did not answer)"),
+        (ends_early, "the new process( has ended| did not answer|: .*(reset|pipe))"),
         (ends_unanswered, "the new process did not answer"),
     ],
 )

@@ -26,6 +26,8 @@ pub(crate) struct Listener {
     pub(crate) tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) accept_proxy_from: CidrSet,
     pub(crate) trusted_proxies: CidrSet,
+    /// Its connections come from edges on other hosts, and each belongs to the listener that the edge names.
+    pub(crate) from_edges: bool,
 }
 
 /// What a route does with its requests.
@@ -127,6 +129,7 @@ fn build_listeners(snapshot: &Snapshot) -> Result<FxHashMap<u64, Rc<Listener>>, 
             tls: tls.map_err(|error| below(&format!("listeners.{index}.tls"), error))?,
             accept_proxy_from: set("accept_proxy_from", accept_proxy_from)?,
             trusted_proxies: set("trusted_proxies", &settings.trusted_proxies)?,
+            from_edges: settings.from_edges,
         };
         listeners.insert(listener_key(&settings.name), Rc::new(listener));
     }

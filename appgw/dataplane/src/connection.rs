@@ -9,12 +9,11 @@ use std::task::Poll;
 
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use weirgate_shared::cidr::canonical;
+use weirgate_shared::cidr::LOCAL;
 use weirgate_shared::clock;
 use weirgate_shared::deadline::Deadline;
 use weirgate_shared::handoff::Handoff;
 use weirgate_shared::net::close_with_reset;
-use weirgate_shared::proxy_header::{self, Parsed};
 use weirgate_shared::reason::Reason;
 
 use crate::buffer::Buffer;
@@ -24,13 +23,18 @@ use crate::downstream::http1::Connection;
 use crate::downstream::http2;
 use crate::forwarded::Introduction;
 use crate::insight::ConnectionFacts;
+use crate::introduction::{Said, read_proxy_header};
 use crate::io::{Io, Replay, Stream};
 use crate::plane::{Gateway, Live};
 
 /// Serve what the edge has handed over.
-pub(crate) async fn serve(gateway: Rc<Gateway>, header: Handoff, live: Live, socket: OwnedFd) {
+pub(crate) async fn serve(gateway: Rc<Gateway>, mut header: Handoff, live: Live, socket: OwnedFd) {
     let accept_to_gateway_us = clock::monotonic_us().saturating_sub(header.accepted_us);
-    let Some(listener) = gateway.listener(header.listener) else {
+    let refuse = |socket: &TcpStream, reason: Reason| {
+        gateway.totals.count_reason(reason);
+        close_with_reset(socket.as_fd());
+    };
+    let Some(mut listener) = gateway.listener(header.listener) else {
         gateway.totals.count_reason(Reason::ConfigChanged);
         close_with_reset(socket.as_fd());
         return;
@@ -39,17 +43,29 @@ pub(crate) async fn serve(gateway: Rc<Gateway>, header: Handoff, live: Live, soc
     let deadline = gateway.deadlines.register();
     let mut client = header.client;
     let mut early = Buffer::default();
+    let mut from_edge = None;
     if !listener.accept_proxy_from.is_empty() && listener.accept_proxy_from.contains(client.ip()) {
         deadline.set(gateway.runtime().snapshot.gateway.request_head_ms);
         match read_proxy_header(&mut socket, &mut early, &deadline).await {
-            Ok(Some(said)) => client = SocketAddr::new(canonical(said.ip()), said.port()),
-            Ok(None) => {}
-            Err(()) => {
-                gateway.totals.count_reason(Reason::BadProxyHeader);
-                close_with_reset(socket.as_fd());
-                return;
+            Ok(said) => {
+                client = said.client.unwrap_or(client);
+                from_edge = Some(said);
             }
+            Err(()) => return refuse(&socket, Reason::BadProxyHeader),
         }
+    }
+    if listener.from_edges {
+        let Some(Said { client: named, id: Some(id), listener: Some(key) }) = from_edge else {
+            return refuse(&socket, Reason::BadProxyHeader);
+        };
+        // An edge that has a newer configuration, or an older one.
+        let Some(theirs) = gateway.listener(key).filter(|listener| !listener.from_edges) else {
+            return refuse(&socket, Reason::ConfigChanged);
+        };
+        listener = theirs;
+        // A client without an address has come by a Unix socket.
+        client = named.unwrap_or(SocketAddr::new(LOCAL, 0));
+        (header.listener, header.connection_id, header.peer) = (key, id, client);
     }
     let tls_start = clock::process_us();
     let Ok((stream, http2)) = secure(&gateway, &listener, socket, early, deadline).await else {
@@ -81,35 +97,6 @@ pub(crate) async fn serve(gateway: Rc<Gateway>, header: Handoff, live: Live, soc
         Box::pin(http2::serve(client, stream)).await;
     } else {
         Connection::new(client, stream).run().await;
-    }
-}
-
-async fn read_proxy_header(
-    socket: &mut TcpStream,
-    early: &mut Buffer,
-    deadline: &Deadline,
-) -> Result<Option<SocketAddr>, ()> {
-    loop {
-        match proxy_header::parse(early.bytes()) {
-            Parsed::Complete { length, addresses } => {
-                early.consume(length);
-                return Ok(addresses.map(|(client, _)| client));
-            }
-            Parsed::Invalid => return Err(()),
-            Parsed::Incomplete => {}
-        }
-        let count = poll_fn(|context| {
-            let mut target = tokio::io::ReadBuf::new(early.space());
-            match tokio::io::AsyncRead::poll_read(std::pin::Pin::new(&mut *socket), context, &mut target) {
-                Poll::Ready(result) => Poll::Ready(result.map(|()| target.filled().len()).map_err(|_| ())),
-                Poll::Pending => deadline.poll_expired(context).map(|()| Err(())),
-            }
-        })
-        .await?;
-        if count == 0 {
-            return Err(());
-        }
-        early.filled(count);
     }
 }
 

@@ -19,6 +19,7 @@ pub mod http1;
 pub mod http2;
 mod insight;
 mod intake;
+mod introduction;
 mod io;
 pub mod message;
 mod plane;

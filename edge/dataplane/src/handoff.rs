@@ -167,7 +167,7 @@ impl Gateways {
         if ended && record.number <= self.page.taken_at_end(record.gateway) {
             return;
         }
-        if let (Some(id), Some(place)) = (ConnectionId::from_hex(&record.id), hold()) {
+        if let (Some(id), Some(place)) = (ConnectionId::from_hex(record.id.as_bytes()), hold()) {
             let PlaceRecord { number, listener, source, .. } = *record;
             gateway.tracked.borrow_mut().insert(id, Tracked { number, listener, source, _place: place });
         }

@@ -5,12 +5,11 @@ use std::os::fd::AsFd;
 
 use tokio::net::TcpStream;
 use weirgate_shared::cidr::canonical;
-use weirgate_shared::connection_id::ConnectionId;
 use weirgate_shared::net::receive;
 use weirgate_shared::proxy_header_write;
-use weirgate_shared::snapshot::ProxyProtocol;
+use weirgate_shared::snapshot::{Pool, ProxyProtocol};
 
-use crate::opening::Opening;
+use crate::reception::Visit;
 
 /// The client's bytes that may go in the header's segment, where nothing limits them.
 pub(crate) const FIRST_BYTES: usize = 8 * 1024;
@@ -27,23 +26,19 @@ pub(crate) struct Introduction {
 
 impl Introduction {
     /// With at most `first_bytes` of the client's own.
-    pub(crate) fn of(
-        version: ProxyProtocol,
-        opening: &Opening,
-        id: ConnectionId,
-        client: &TcpStream,
-        first_bytes: usize,
-    ) -> Self {
+    pub(crate) fn of(pool: &Pool, visit: &Visit, client: &TcpStream, first_bytes: usize) -> Self {
         let mut bytes = Vec::new();
+        let (version, opening) = (pool.proxy_protocol, &visit.opening);
         if version == ProxyProtocol::Off {
             return Self::default();
         }
         let local = || client.local_addr().ok().map(|local| SocketAddr::new(canonical(local.ip()), local.port()));
         let header = proxy_header_write::Introduction {
             addresses: opening.destination.or_else(local).map(|destination| (opening.client, destination)),
-            unique_id: &id.hex(),
+            unique_id: &visit.id.hex(),
             authority: opening.server_name(),
             alpn: opening.only_protocol(),
+            listener: pool.gateways.then_some(visit.listener.settings.name.as_str()),
         };
         header.write(version, &mut bytes);
         let header_bytes = bytes.len() as u64;

@@ -9,7 +9,9 @@ use weirgate_shared::balance::Choice;
 use weirgate_shared::clock;
 use weirgate_shared::connect::connect_endpoint;
 use weirgate_shared::deadline::Deadline;
-use weirgate_shared::net::{AcceptError, accept, close_with_reset, is_readable, path_facts, watch_readable};
+use weirgate_shared::net::{
+    AcceptError, accept, close_with_reset, is_readable, keep_alive, path_facts, watch_readable,
+};
 use weirgate_shared::place::Place;
 use weirgate_shared::pool::Pool;
 use weirgate_shared::reason::Reason;
@@ -101,8 +103,12 @@ pub(crate) async fn relay_stream(edge: Rc<Edge>, slot: Rc<Slot>, visit: Visit, h
     let seat = find_seat(socket, pool, &choice, &deadline).await;
     let pool = seat.pool;
     let mut record = StreamRecord { pool: &pool.settings.name, queue_us: seat.waited_us, ..StreamRecord::of(&visit) };
+    // A gateway has timeouts of its own for all that a client can leave undone.
+    let gateways = pool.settings.gateways;
+    let connect_timeout_ms = if gateways { pool.settings.connect_timeout_ms } else { settings.connect_timeout_ms };
+    let idle_ms = if gateways { 0 } else { settings.idle_timeout_ms };
     let connected = match seat.found {
-        Ok(first) => connect(&pool, first, &choice, settings.connect_timeout_ms, &deadline).await,
+        Ok(first) => connect(&pool, first, &choice, connect_timeout_ms, &deadline).await,
         Err(reason) => Err(reason),
     };
     match connected {
@@ -112,12 +118,15 @@ pub(crate) async fn relay_stream(edge: Rc<Edge>, slot: Rc<Slot>, visit: Visit, h
             let connected_us = clock::monotonic_us();
             record.connect_us = connected_us - visit.accepted_us - seat.waited_us;
             let _in_flight = endpoint.enter();
+            if gateways {
+                keep_alive(upstream.as_fd());
+            }
             match seat.socket.map(Socket::watch) {
                 Some(Ok(mut client)) => {
                     let throttles = slot.throttles(&visit.listener, visit.opening.client.ip());
                     let own = if throttles.forth.is_some() { 0 } else { FIRST_BYTES };
-                    let first = Introduction::of(pool.settings.proxy_protocol, &visit.opening, visit.id, &client, own);
-                    let (read, idle_ms) = ((first.bytes, Vec::new()), settings.idle_timeout_ms);
+                    let first = Introduction::of(&pool.settings, &visit, &client, own);
+                    let read = (first.bytes, Vec::new());
                     let outcome =
                         relay_throttled(&mut client, &mut upstream, read, &deadline, idle_ms, throttles).await;
                     record.held_us = outcome.held_us;

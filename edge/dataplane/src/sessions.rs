@@ -71,7 +71,7 @@ impl Session {
         admitted: Admitted,
     ) -> Option<Self> {
         Some(Self {
-            id: ConnectionId::from_hex(&record.id)?,
+            id: ConnectionId::from_hex(record.id.as_bytes())?,
             client: record.client,
             local: record.local,
             socket,

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use weirgate_shared::deadline::{Deadline, Deadlines};
-use weirgate_shared::endpoint::Endpoint;
+use weirgate_shared::endpoint::{Endpoint, Health};
 use weirgate_shared::reason::Reason;
 use weirgate_shared::relay::End;
 use weirgate_shared::snapshot::OnDown;
@@ -55,7 +55,8 @@ pub(crate) fn ends(on_down: OnDown, endpoint: &Endpoint) -> bool {
 
 /// Why it does.
 pub(crate) fn reason(endpoint: &Endpoint) -> Reason {
-    if endpoint.closing() { Reason::Draining } else { Reason::EndpointDown }
+    let down = endpoint.health() == Health::Down || !endpoint.closing();
+    if down { Reason::EndpointDown } else { Reason::Draining }
 }
 
 /// An endpoint lives for as long as one of its streams, so its address names it.
@@ -98,6 +99,13 @@ mod tests {
             assert_eq!(outcome(on_down, &drained[..1]), None, "draining alone ends nothing");
             assert_eq!(outcome(on_down, &drained), Some(Reason::Draining));
         }
+    }
+
+    #[test]
+    fn one_that_cannot_be_reached_ends_its_streams_even_where_they_are_kept() {
+        let (down, cut_off) = (r#""state":"down""#, r#""state":"down","closing":true"#);
+        assert_eq!(outcome(OnDown::Keep, &[down, cut_off]), Some(Reason::EndpointDown));
+        assert_eq!(outcome(OnDown::Keep, &[cut_off]), Some(Reason::EndpointDown));
     }
 
     #[test]

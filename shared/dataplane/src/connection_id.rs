@@ -24,10 +24,12 @@ impl ConnectionId {
         Self((u128::from(high) << 64) | u128::from(low))
     }
 
-    /// The id of which [`Self::hex`] is the text.
+    /// Read what [`Self::hex`] has written, and nothing else.
     #[must_use]
-    pub fn from_hex(text: &str) -> Option<Self> {
-        u128::from_str_radix(text, 16).ok().map(Self)
+    pub fn from_hex(text: &[u8]) -> Option<Self> {
+        let digit = |byte: u8| char::from(byte).to_digit(16).filter(|_| !byte.is_ascii_uppercase());
+        let value = text.iter().try_fold(0u128, |value, &byte| Some((value << 4) | u128::from(digit(byte)?)))?;
+        (text.len() == 32).then_some(Self(value))
     }
 
     /// 32 lower-case hexadecimal digits.
@@ -56,8 +58,9 @@ mod tests {
         assert_eq!(sorted.len(), ids.len());
         assert!(ConnectionId::next(1) < ConnectionId::next(2));
         assert_eq!(ConnectionId(0xab).hex()[30..], *b"ab");
-        let text = String::from_utf8(ids[7].hex().to_vec()).expect("ASCII");
-        assert_eq!(ConnectionId::from_hex(&text), Some(ids[7]));
-        assert_eq!(ConnectionId::from_hex("x"), None);
+        assert!(ids[..100].iter().all(|id| ConnectionId::from_hex(&id.hex()) == Some(*id)));
+        for wrong in [&b""[..], &[b'a'; 31], &[b'a'; 33], &[b'A'; 32], &[b'g'; 32], &[b'a'; 4000]] {
+            assert_eq!(ConnectionId::from_hex(wrong), None);
+        }
     }
 }

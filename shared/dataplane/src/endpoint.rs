@@ -14,11 +14,13 @@ use crate::ejection::Ejection;
 use crate::metrics::Counter;
 use crate::place::Queue;
 use crate::reason::Reason;
-use crate::snapshot::EndpointReport;
+use crate::snapshot::{EndpointReport, ReportedLoad};
 
 /// [`Endpoint::warmth`] of one that gets its whole share, and of one that has just come up.
 pub const FULL_WARMTH: u64 = 1000;
 const COLD: u64 = 100;
+/// [`Endpoint::load`] of one connection to an endpoint that reports nothing.
+const CONNECTION_UNITS: u64 = 1000;
 
 /// What the prober says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +73,8 @@ pub struct Endpoint {
     ejection: Ejection,
     /// When a slow start began, coarse; 0 = never.
     slow_since_ms: Cell<u64>,
+    /// What it last said of itself, and the connections to it at that time.
+    reported: Cell<Option<(ReportedLoad, u32)>>,
     /// Open connections to it.
     pub connections: Cell<u32>,
     /// Requests (or streams) on it now.
@@ -96,6 +100,7 @@ impl Endpoint {
             falls: Cell::new(0),
             ejection: Ejection::default(),
             slow_since_ms: Cell::new(0),
+            reported: Cell::new(None),
             connections: Cell::new(0),
             in_flight: Cell::new(0),
             requests_total: Counter::default(),
@@ -118,6 +123,9 @@ impl Endpoint {
         }
         self.health.set(health);
         self.closing.set(report.closing);
+        if report.load.map(|load| load.number) != self.reported.get().map(|(load, _)| load.number) {
+            self.reported.set(report.load.map(|load| (load, self.connections.get())));
+        }
         let addresses: Vec<SocketAddr> = report.addresses.iter().filter_map(|text| text.parse().ok()).collect();
         if !addresses.is_empty() {
             *self.addresses.borrow_mut() = addresses;
@@ -170,6 +178,20 @@ impl Endpoint {
         self.next_address.set(turn.wrapping_add(1));
         let address = addresses.get(turn % addresses.len().max(1))?;
         Some((*address, addresses.len()))
+    }
+
+    /// How busy it is by its own last word, corrected by the connections to it from here that have come and
+    /// gone since. Without a word of its own: those connections alone.
+    #[must_use]
+    pub fn load(&self) -> u64 {
+        let own = u64::from(self.connections.get());
+        match self.reported.get() {
+            None => own * CONNECTION_UNITS,
+            Some((load, then)) => {
+                let now = load.units.saturating_add(own.saturating_mul(load.per_connection));
+                now.saturating_sub(u64::from(then).saturating_mul(load.per_connection))
+            }
+        }
     }
 
     /// From now on its share grows to the whole, in pools with a slow start.
@@ -333,8 +355,13 @@ mod tests {
     use super::*;
 
     fn report(id: &str, state: &str, address: &str) -> BTreeMap<String, EndpointReport> {
-        let report =
-            EndpointReport { id: id.into(), state: state.into(), addresses: vec![address.into()], closing: false };
+        let report = EndpointReport {
+            id: id.into(),
+            state: state.into(),
+            addresses: vec![address.into()],
+            closing: false,
+            load: None,
+        };
         BTreeMap::from([(id.to_owned(), report)])
     }
 

@@ -235,6 +235,7 @@ mod tests {
             idle_timeout_ms: 0,
             tls: None,
             proxy_protocol: snapshot::ProxyProtocol::Off,
+            gateways: false,
             health: None,
         }
     }
@@ -247,7 +248,7 @@ mod tests {
     fn report(registry: &EndpointRegistry, states: &[&str]) {
         let reports = states.iter().enumerate().map(|(index, state)| {
             let id = format!("e{index}");
-            (id.clone(), EndpointReport { id, state: (*state).into(), addresses: vec![], closing: false })
+            (id.clone(), EndpointReport { id, state: (*state).into(), addresses: vec![], closing: false, load: None })
         });
         registry.apply(reports.collect());
     }

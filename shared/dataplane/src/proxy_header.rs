@@ -12,6 +12,11 @@ pub const V2_MAX_BYTES: usize = 16 + 65_535;
 pub const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The TLV that holds the header's checksum.
 pub const TLV_CRC32C: u8 = 0x03;
+/// The TLV that holds the connection's id.
+pub const TLV_UNIQUE_ID: u8 = 0x05;
+/// The TLV, of those that are free for applications, in which an edge tells a gateway on another host the
+/// listener that the connection came in by.
+pub const TLV_LISTENER: u8 = 0xe0;
 
 /// What the bytes so far amount to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +53,27 @@ pub fn v2_length(bytes: &[u8]) -> Option<usize> {
         return None;
     }
     Some(16 + usize::from(u16::from_be_bytes([bytes[14], bytes[15]])))
+}
+
+/// The first value of this kind in a whole header; there is none in version 1.
+#[must_use]
+pub fn value_of(header: &[u8], kind: u8) -> Option<&[u8]> {
+    let used = match (header.starts_with(V2_SIGNATURE), *header.get(13)?) {
+        (true, 0x11) => 12,
+        (true, 0x21) => 36,
+        (true, 0x31 | 0x32) => 216,
+        (true, 0x00) => 0,
+        _ => return None,
+    };
+    let mut rest = header.get(16 + used..)?;
+    while let [found, high, low, after @ ..] = rest {
+        let (value, next) = after.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))?;
+        if *found == kind {
+            return Some(value);
+        }
+        rest = next;
+    }
+    None
 }
 
 fn parse_v1(bytes: &[u8]) -> Parsed {

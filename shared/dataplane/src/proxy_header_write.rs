@@ -3,14 +3,13 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::proxy_header::{TLV_CRC32C, V2_SIGNATURE, crc32c};
+use crate::proxy_header::{TLV_CRC32C, TLV_LISTENER, TLV_UNIQUE_ID, V2_SIGNATURE, crc32c};
 use crate::snapshot::ProxyProtocol;
 
 const STREAM: u8 = 1;
 const DATAGRAM: u8 = 2;
 const TLV_ALPN: u8 = 0x01;
 const TLV_AUTHORITY: u8 = 0x02;
-const TLV_UNIQUE_ID: u8 = 0x05;
 /// The longest value that is sent: names have 255 bytes at most, and a header has to stay small.
 const MAX_VALUE_BYTES: usize = 512;
 
@@ -25,6 +24,8 @@ pub struct Introduction<'a> {
     pub authority: Option<&'a str>,
     /// The application protocol, where only one can be meant.
     pub alpn: Option<&'a [u8]>,
+    /// The listener that it came in by: for gateways, not for endpoints.
+    pub listener: Option<&'a str>,
 }
 
 impl Introduction<'_> {
@@ -61,6 +62,7 @@ impl Introduction<'_> {
         push_tlv(out, TLV_UNIQUE_ID, self.unique_id);
         push_tlv(out, TLV_AUTHORITY, self.authority.unwrap_or_default().as_bytes());
         push_tlv(out, TLV_ALPN, self.alpn.unwrap_or_default());
+        push_tlv(out, TLV_LISTENER, self.listener.unwrap_or_default().as_bytes());
         push_tlv(out, TLV_CRC32C, &[0; 4]);
         put_length(&mut out[start..]);
         let checksum = crc32c(out[start..].iter().copied());
@@ -134,7 +136,7 @@ fn push_tlv(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proxy_header::{Parsed, V1_MAX_BYTES, parse};
+    use crate::proxy_header::{Parsed, V1_MAX_BYTES, parse, value_of};
     use proptest::prelude::*;
 
     fn header(version: ProxyProtocol, introduction: &Introduction<'_>) -> Vec<u8> {
@@ -156,7 +158,13 @@ mod tests {
     #[test]
     fn a_header_says_what_is_known_and_nothing_else() {
         let addresses = Some(("192.0.2.1:5".parse().expect("valid"), "198.51.100.2:443".parse().expect("valid")));
-        let full = Introduction { addresses, unique_id: b"id", authority: Some("a.example"), alpn: Some(b"h2") };
+        let full = Introduction {
+            addresses,
+            unique_id: b"id",
+            authority: Some("a.example"),
+            alpn: Some(b"h2"),
+            ..Introduction::default()
+        };
         assert_eq!(header(ProxyProtocol::Off, &full), b"");
         assert_eq!(header(ProxyProtocol::V1, &full), b"PROXY TCP4 192.0.2.1 198.51.100.2 5 443\r\n");
         let v2 = header(ProxyProtocol::V2, &full);
@@ -216,12 +224,20 @@ mod tests {
             let addresses = Some((SocketAddr::new(client.0, client.1), SocketAddr::new(destination.0, destination.1)));
             let sent = addresses.map(one_family);
             let introduction =
-                Introduction { addresses, unique_id: &[7; 32], authority: Some(&authority), alpn: Some(b"h2") };
+                Introduction { addresses, unique_id: &[7; 32], authority: Some(&authority), alpn: Some(b"h2"), listener: Some("web") };
             for version in [ProxyProtocol::V1, ProxyProtocol::V2] {
                 let written = header(version, &introduction);
                 prop_assert!(version == ProxyProtocol::V2 || written.len() <= V1_MAX_BYTES);
                 let length = written.len();
                 prop_assert_eq!(parse(&[&written[..], &payload].concat()), Parsed::Complete { length, addresses: sent });
+                let told = version == ProxyProtocol::V2;
+                prop_assert_eq!(value_of(&written, TLV_UNIQUE_ID), told.then_some(&[7; 32][..]));
+                prop_assert_eq!(value_of(&written, TLV_LISTENER), told.then_some(&b"web"[..]));
+                prop_assert_eq!(value_of(&written, 0xee), None);
+                for cut in 0..written.len() {
+                    let found = value_of(&written[..cut], TLV_LISTENER);
+                    prop_assert!(found.is_none_or(|value| value == b"web"));
+                }
             }
             // No changed bit behind the length passes for a good header: the checksum sees it.
             let mut broken = header(ProxyProtocol::V2, &introduction);

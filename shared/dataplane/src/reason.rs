@@ -67,7 +67,7 @@ reasons! {
     BodyTooLarge = "body_too_large", Downstream, 413, "The request body is larger than the route's limit.";
     RequestTimeout = "request_timeout", Downstream, 408, "The request head or body did not arrive in time.";
     Http2Flood = "http2_flood", Downstream, 0, "The HTTP/2 client sent more control frames than the gateway's limit.";
-    BadProxyHeader = "bad_proxy_header", Downstream, 0, "A trusted peer sent no valid PROXY protocol header in time.";
+    BadProxyHeader = "bad_proxy_header", Downstream, 0, "A trusted peer sent no valid PROXY protocol header in time, or an edge one without id and listener.";
     BadClientHello = "bad_client_hello", Downstream, 0, "What a tls listener was sent is not a TLS client hello.";
     HelloTimeout = "hello_timeout", Downstream, 0, "The TLS client hello did not arrive in time.";
     UnknownServerName = "unknown_server_name", Config, 0, "The listener has nothing for the server name that the client asked for, or for a client that asks for none.";
@@ -104,9 +104,9 @@ reasons! {
     SessionEvicted = "session_evicted", Overload, 0, "The UDP session was idle for the longest time when room was needed for another.";
     SendBufferFull = "send_buffer_full", Overload, 0, "The socket's send buffer has no room for the datagram.";
     DatagramTooLarge = "datagram_too_large", Downstream, 0, "The datagram is larger than the way to its receiver takes.";
-    EndpointDown = "endpoint_down", Upstream, 0, "The endpoint went down, and its pool closes the streams of such endpoints.";
+    EndpointDown = "endpoint_down", Upstream, 0, "The endpoint went down and its pool closes the streams of such endpoints, or it is a gateway node that cannot be reached.";
     Draining = "draining", Internal, 503, "The process or the endpoint is draining and its deadline has passed.";
-    ConfigChanged = "config_changed", Config, 0, "The listener was removed by a reload before the connection was taken.";
+    ConfigChanged = "config_changed", Config, 0, "The listener was removed by a reload before the connection was taken, or is one that an edge has and this gateway node has not.";
 }
 
 #[cfg(test)]

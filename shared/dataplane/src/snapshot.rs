@@ -114,6 +114,9 @@ pub struct Listener {
     pub connect_timeout_ms: u64,
     pub max_sessions: u32,
     pub responses: u32,
+    /// Its peers are edges: their PROXY headers name the connection's id and the listener that it came in by.
+    #[serde(default)]
+    pub from_edges: bool,
     #[serde(default)]
     pub new_connections: Option<Rate>,
     #[serde(default)]
@@ -223,6 +226,8 @@ pub enum Balance {
     LeastRequest,
     /// The least loaded of all.
     LeastConnections,
+    /// The less loaded of two sampled by weight, by what the endpoints themselves report.
+    LeastLoad,
     /// By weight alone.
     Random,
     /// By a hash of the client.
@@ -318,6 +323,9 @@ pub struct Pool {
     pub idle_timeout_ms: u64,
     pub tls: Option<PoolTls>,
     pub proxy_protocol: ProxyProtocol,
+    /// Its endpoints are gateways on other hosts.
+    #[serde(default)]
+    pub gateways: bool,
     /// Read by the prober only.
     pub health: Option<serde_json::Value>,
 }
@@ -507,9 +515,24 @@ pub struct EndpointReport {
     pub state: String,
     /// Resolved addresses.
     pub addresses: Vec<String>,
-    /// With `draining`: the drain's deadline has passed, so what is left is to be ended.
+    /// With `draining`: the drain's deadline has passed; with `down`: nothing of it can be reached. What is
+    /// left is to be ended.
     #[serde(default)]
     pub closing: bool,
+    /// What it said of itself, where it does.
+    #[serde(default)]
+    pub load: Option<ReportedLoad>,
+}
+
+/// How busy a gateway on another host is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct ReportedLoad {
+    /// Tells this answer from the one before it.
+    pub number: u64,
+    /// Connections and requests in flight for each of its processes, in thousandths.
+    pub units: u64,
+    /// What one more connection adds.
+    pub per_connection: u64,
 }
 
 /// Read a list of endpoint states.

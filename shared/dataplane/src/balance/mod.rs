@@ -1,6 +1,7 @@
 //! Balance policies: how a pool chooses among its usable endpoints. One file a policy.
 
 mod least_connections;
+mod least_load;
 mod least_request;
 mod maglev;
 mod maglev_table;
@@ -38,6 +39,7 @@ pub trait Policy {
 pub fn policy(kind: &Balance, members: &[Member], tables: &Tables) -> Box<dyn Policy> {
     match kind {
         Balance::LeastConnections => Box::new(least_connections::LeastConnections::default()),
+        Balance::LeastLoad => Box::new(least_load::LeastLoad::new(members)),
         Balance::LeastRequest => Box::new(least_request::LeastRequest::new(members)),
         Balance::Maglev(settings) => Box::new(maglev::Maglev::new(settings, members, tables)),
         Balance::Random => Box::new(random::ByWeight::new(members)),

@@ -17,8 +17,8 @@ pub use poller::{Poller, Waker};
 pub use shared_memory::{SharedMemory, empty_range};
 pub use socket::{
     AcceptError, Accepted, PathFacts, accept, adopt, clock_monotonic_us, close_with_reset, connect, is_readable,
-    listener_address, path_facts, peek, receive, send_message, set_no_delay, set_receive_low_water, take_error,
-    watch_readable, yield_to_running_threads,
+    keep_alive, listener_address, path_facts, peek, receive, send_message, set_no_delay, set_receive_low_water,
+    take_error, watch_readable, yield_to_running_threads,
 };
 pub use splice::{Pipe, splice};
 pub use ticker::ticker;

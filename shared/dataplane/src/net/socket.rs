@@ -4,11 +4,15 @@ use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// A connection just accepted.
 pub struct Accepted {
@@ -136,6 +140,12 @@ pub fn close_with_reset(socket: BorrowedFd<'_>) {
 /// Send small segments at once (`TCP_NODELAY`). On a Unix socket there is nothing to set.
 pub fn set_no_delay(socket: BorrowedFd<'_>) {
     let _ = SockRef::from(&socket).set_tcp_nodelay(true);
+}
+
+/// Ask a peer that says nothing whether it is still there: after 30 s, and then every 10 s, four times.
+pub fn keep_alive(socket: BorrowedFd<'_>) {
+    let probes = TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(4);
+    let _ = SockRef::from(&socket).set_tcp_keepalive(&probes);
 }
 
 /// The address a listening socket is bound to; `None` on a Unix socket.
