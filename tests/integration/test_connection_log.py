@@ -22,8 +22,8 @@ pytestmark = pytest.mark.anyio
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 #: The whole program: take 0 bytes of every packet, which is to drop it.
 DROP_ALL = struct.pack("HBBI", 0x06, 0, 0, 0)
-#: Shorter streams do not tell of the way to the endpoint, longer ones do.
-SHORT_US, LONG_US = 100_000, 200_000
+#: Shorter streams do not tell of their ways, longer ones do.
+SHORT_US, LONG_US = 20_000, 200_000
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,8 @@ async def test_timers_and_round_trips(site: Site) -> None:
         assert await wire.rest() == b""
         entry = await site.entry(wire)
     assert 0 < entry["connect_us"] <= entry["first_byte_us"] <= entry["total_us"]
-    assert 0 < entry["client_rtt_us"] < 10_000_000
-    assert entry["client_retransmits"] >= 0
     if entry["total_us"] < SHORT_US:
-        assert "endpoint_rtt_us" not in entry
+        assert not {"client_rtt_us", "endpoint_rtt_us"} & set(entry)
 
 
 async def test_an_endpoint_that_said_nothing_has_no_first_byte(site: Site) -> None:
@@ -142,8 +140,9 @@ async def test_an_endpoint_that_said_nothing_has_no_first_byte(site: Site) -> No
         entry = await site.entry(wire)
     assert (entry["first_byte_us"], entry["bytes_in"], entry["bytes_out"]) == (0, 1, 0)
     assert entry["total_us"] >= LONG_US
-    assert 0 < entry["endpoint_rtt_us"] < 10_000_000
-    assert entry["endpoint_retransmits"] >= 0
+    for side in ("client", "endpoint"):
+        assert 0 < entry[f"{side}_rtt_us"] < 10_000_000
+        assert entry[f"{side}_retransmits"] >= 0
 
 
 async def test_where_no_endpoint_was_reached_there_is_nothing_to_tell(site: Site) -> None:
@@ -153,8 +152,7 @@ async def test_where_no_endpoint_was_reached_there_is_nothing_to_tell(site: Site
     entry = await site.weirgate.access.wait_for(lambda entry: entry["listener"] == "dead")
     assert (entry["closed_by"], entry["reason"]) == ("weirgate", "connect_refused")
     assert (entry["first_byte_us"], entry["bytes_out"]) == (0, 0)
-    assert (entry["client_rtt_us"], entry["client_retransmits"]) == (0, 0)
-    assert "endpoint_rtt_us" not in entry
+    assert not {"client_rtt_us", "endpoint_rtt_us"} & set(entry)
 
 
 @contextlib.contextmanager

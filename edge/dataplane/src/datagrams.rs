@@ -15,7 +15,7 @@ use weirgate_shared::clock;
 use weirgate_shared::deadline::TICK_MS;
 use weirgate_shared::endpoint::EndpointRegistry;
 use weirgate_shared::metrics::Families;
-use weirgate_shared::net::{BATCH, DatagramBatch, Destination, PathFacts, Poller, coalesce, tell_destination};
+use weirgate_shared::net::{BATCH, DatagramBatch, Destination, Poller, coalesce, tell_destination};
 use weirgate_shared::poll_thread::{PollWorker, Wait};
 use weirgate_shared::reason::Reason;
 use weirgate_shared::snapshot::{EndpointReport, OnDown, Snapshot};
@@ -260,8 +260,7 @@ impl Datagrams {
             first_byte_us: 0,
             held_us: 0,
             total_us,
-            client_path: PathFacts::default(),
-            endpoint_path: None,
+            paths: None,
             closed_by,
             reason,
             datagrams: Some(DatagramCounts {

@@ -99,10 +99,8 @@ pub(crate) struct StreamRecord<'a> {
     /// Held back by limits of bytes.
     pub(crate) held_us: u64,
     pub(crate) total_us: u64,
-    /// What the kernel knew of the path to the client.
-    pub(crate) client_path: PathFacts,
-    /// And to the endpoint, where the stream was long enough to ask.
-    pub(crate) endpoint_path: Option<PathFacts>,
+    /// What the kernel knew of the paths to client and endpoint, where the stream was long enough to ask.
+    pub(crate) paths: Option<(PathFacts, PathFacts)>,
     pub(crate) closed_by: ClosedBy,
     pub(crate) reason: Option<Reason>,
     /// `Some` = a UDP session.
@@ -136,8 +134,7 @@ impl<'a> StreamRecord<'a> {
             first_byte_us: 0,
             held_us: 0,
             total_us: 0,
-            client_path: PathFacts::default(),
-            endpoint_path: None,
+            paths: None,
             closed_by: ClosedBy::Weirgate,
             reason: None,
             datagrams: None,
@@ -180,11 +177,11 @@ impl<'a> StreamRecord<'a> {
                     push_number_field(out, "connect_us", self.connect_us);
                     push_number_field(out, "first_byte_us", self.first_byte_us);
                     push_number_field(out, "held_us", self.held_us);
-                    push_number_field(out, "client_rtt_us", self.client_path.round_trip_us.into());
-                    push_number_field(out, "client_retransmits", self.client_path.retransmits.into());
-                    if let Some(path) = self.endpoint_path {
-                        push_number_field(out, "endpoint_rtt_us", path.round_trip_us.into());
-                        push_number_field(out, "endpoint_retransmits", path.retransmits.into());
+                    if let Some((client, endpoint)) = self.paths {
+                        push_number_field(out, "client_rtt_us", client.round_trip_us.into());
+                        push_number_field(out, "client_retransmits", client.retransmits.into());
+                        push_number_field(out, "endpoint_rtt_us", endpoint.round_trip_us.into());
+                        push_number_field(out, "endpoint_retransmits", endpoint.retransmits.into());
                     }
                 }
                 Some(datagrams) => {

@@ -29,9 +29,9 @@ use crate::streams::Tie;
 const BATCH: usize = 64;
 /// Connections in one go after which more are expected.
 const CROWD: usize = 4;
-/// A stream shorter than this was not held up on the way to its endpoint (a lost segment takes 200 ms): asking
-/// the kernel would cost many short streams a hundredth of all they cost, and tell nothing.
-const TELLING_US: u64 = 100_000;
+/// A stream shorter than this was not held up on its way (a lost segment takes 200 ms, and a slow path some round
+/// trips): asking the kernel would cost many short streams a fiftieth of all they cost, and tell nothing.
+const TELLING_US: u64 = 20_000;
 /// How long accepting pauses when descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -139,13 +139,11 @@ pub(crate) async fn relay_stream(edge: Rc<Edge>, slot: Rc<Slot>, visit: Visit, h
                         Some(Side::Second) => ClosedBy::Endpoint,
                         None => ClosedBy::Weirgate,
                     };
-                    let client_path = path_facts(client.as_fd());
-                    record.client_path = client_path;
-                    stats.retransmits.0.add(client_path.retransmits.into());
                     if clock::monotonic_us() - visit.accepted_us >= TELLING_US {
-                        let endpoint_path = path_facts(upstream.as_fd());
-                        record.endpoint_path = Some(endpoint_path);
-                        stats.retransmits.1.add(endpoint_path.retransmits.into());
+                        let (near, far) = (path_facts(client.as_fd()), path_facts(upstream.as_fd()));
+                        record.paths = Some((near, far));
+                        stats.retransmits.0.add(near.retransmits.into());
+                        stats.retransmits.1.add(far.retransmits.into());
                     }
                     if let Some(reason) = tie.broken(&deadline, outcome.end, edge.closing.get()) {
                         close_with_reset(client.as_fd());
