@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import errno
 import json
 import socket
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from weirgate.shared.addresses import split_address
+from weirgate.shared.health.exhaustion import ExhaustedError, is_ours
 from weirgate.shared.health.response import BadResponseError, ResponseReader
 from weirgate.shared.health.result import NodeLoad, Result
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 #: What a gateway node's load listener answers.
 PATH = "/load"
 _READ_BYTES = 16 * 1024
+#: Said by this host at once, without a packet: no word of what open connections would meet.
+_LOCAL = frozenset({errno.ENETUNREACH, errno.ENETDOWN, errno.EPERM, errno.EACCES})
 #: A timeout that is noticed so much too late says that this process did not run meanwhile.
 _LATE_SECONDS = 0.25
 
@@ -77,8 +81,10 @@ async def _probe_address(
     except OSError as error:
         if isinstance(error, ConnectionRefusedError):
             return Result("connection refused")
+        if is_ours(error):
+            raise ExhaustedError(error.strerror or str(error)) from error
         text = error.strerror or str(error) or type(error).__name__
-        return Result(text, unreachable=not connected)
+        return Result(text, unreachable=not connected and error.errno not in _LOCAL)
     except BadResponseError as error:
         return Result(str(error))
     return _judge(answer.status, answer.body)

@@ -239,8 +239,13 @@ class Fleet:
         assert speaking is not None  # noqa: S101 - made with the seat, and used once
         for child in (old, new):  # both may be deaf meanwhile
             child.snapshots_coming += 1
+        # From here on it may be the one that serves: should it die, it has to come back.
+        new.trial = False
         try:
             await self._seats[old].give(old.name, SUCCESSION_KEY, speaking, _SUCCESSION_SECONDS)
+        except BaseException:
+            new.trial = True
+            raise
         finally:
             for child in (old, new):
                 child.snapshots_coming -= 1
@@ -255,7 +260,6 @@ class Fleet:
         old.name, new.name = f"{old.name}-old", old.name
         # what the name has counted goes on: an upgrade is no restart
         new.restarts, new.hangs, old.restarts, old.hangs = old.restarts, old.hangs, 0, 0
-        new.trial = False
         self._dirty[new].set()
         self._shuns_untold.set()
 

@@ -5,10 +5,10 @@ A node that runs both tiers has nothing to do here.
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from weirgate.shared.addresses import parse_prefix
 from weirgate.shared.config import ConfigErrors
 from weirgate.shared.config.nodes import POOL, Role
 from weirgate.shared.discovery.dns import Resolver
@@ -86,8 +86,8 @@ class OtherHosts:
     async def follow(self, plan: Plan) -> None:
         """Do as a plan that has come into force says."""
         if self._load_server is not None:
-            networks = (ipaddress.ip_network(text) for text in plan.settings.edges)
-            self._load_server.edges = tuple(networks)
+            networks = map(parse_prefix, plan.settings.edges)
+            self._load_server.edges = tuple(network for network in networks if network)
         await self._names.watch(plan.settings.gateway_names)
 
     def keep_finding(self, reload: Callable[[], Awaitable[None]]) -> None:

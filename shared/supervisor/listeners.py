@@ -113,14 +113,14 @@ class Listeners:
         self.sockets |= opened
 
     def discard(self, opened: dict[Key, socket.socket]) -> None:
-        """Close sockets that were opened in vain, wherever a copy of them has gone."""
+        """Close sockets that nobody needs, wherever a copy of them has gone."""
         for key in opened:
             self.sockets.pop(key, None)
             self._options.pop(key, None)
         ours = {listener.getsockname() for listener in self.sockets.values()}
         for key, listener in opened.items():
             if listener.getsockname() not in ours:
-                # also ends the listening of a copy that an edge already holds
+                # also ends the listening of a copy that an edge holds, be it one that only finishes
                 with contextlib.suppress(OSError):
                     listener.shutdown(socket.SHUT_RDWR)
                 _unlink(key.bind)
@@ -128,11 +128,12 @@ class Listeners:
 
     def keep_only(self, wanted: Iterable[Key]) -> None:
         """Close the sockets that no listener names any more."""
-        for key in self.sockets.keys() - set(wanted):
-            self.sockets.pop(key).close()
-            self._options.pop(key, None)
-            if all(other.bind != key.bind for other in self.sockets):
-                _unlink(key.bind)
+        gone = {key: self.sockets[key] for key in self.sockets.keys() - set(wanted)}
+        for key, listener in gone.items():
+            if listener.type == socket.SOCK_DGRAM:  # sessions that go on answer from it
+                self.sockets.pop(key).close()
+                self._options.pop(key, None)
+        self.discard({k: v for k, v in gone.items() if v.type != socket.SOCK_DGRAM})
 
     def close(self) -> None:
         """Close everything."""

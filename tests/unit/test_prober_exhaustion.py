@@ -24,11 +24,13 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
 
 
-async def test_without_a_descriptor_an_endpoint_is_not_judged() -> None:
+@pytest.mark.parametrize("kind", [CHECK.kind, "gateway"])
+async def test_without_a_descriptor_an_endpoint_is_not_judged(kind: str) -> None:
     address = f"127.0.0.1:{free_port()}"
+    target = Target("a", address, replace(CHECK, kind=kind))
     with descriptor_limit(os.getpid(), NONE), pytest.raises(ExhaustedError, match="Too many open"):
-        await probe(Target("a", address, CHECK), [address])
-    assert not (await probe(Target("a", address, CHECK), [address])).passed
+        await probe(target, [address])
+    assert not (await probe(target, [address])).passed
 
 
 async def test_it_is_said_once_and_checks_go_on_later(caplog: pytest.LogCaptureFixture) -> None:

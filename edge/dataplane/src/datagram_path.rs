@@ -324,10 +324,10 @@ impl Datagrams {
             stats.bytes_out.add(received.length as u64);
             datagrams += received.count();
         }
-        let (client, mut end) = (session.client, first + count);
+        let (client, mut end, mut passing) = (session.client, first + count, datagrams);
         if door.slot.listener().settings.bytes_out_per_source.is_some() {
             let sizes = (first..end).flat_map(|slot| self.batch.datagram(slot).1.sizes());
-            let passing = door.slot.admit_bytes(client.ip(), Way::Out, sizes);
+            passing = door.slot.admit_bytes(client.ip(), Way::Out, sizes);
             if passing < datagrams {
                 stats.drop_datagrams(Reason::SourceBytes, datagrams - passing);
                 (end, _) = keep_first(&mut self.batch, first, passing);
@@ -337,7 +337,7 @@ impl Datagrams {
             session.bytes_out += self.batch.datagram(slot).1.length as u64;
             self.answers.push((slot, Destination { peer: Some(client), source: session.local }));
         }
-        session.datagrams_out += datagrams;
+        session.datagrams_out += passing;
         stats.datagrams_out.add(datagrams);
         let counted = session.outstanding > 0;
         session.outstanding = session.outstanding.saturating_sub(datagrams);
