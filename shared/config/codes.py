@@ -407,6 +407,13 @@ QUEUE = _code(
     "not wait.",
     "Set `limits: {connections: …}`, or remove `queue`.",
 )
+POOL_PROTOCOL = _code(
+    "088",
+    "pool protocol and TLS do not fit",
+    "`h2` and `auto` are agreed in the TLS handshake, so the pool needs `tls` (`{}` = with all "
+    "defaults); `h2c` is HTTP/2 in cleartext.",
+    "Add `tls: {}`, or choose the protocol that the endpoints speak.",
+)
 NATIVE = _code(
     "060",
     "refused by the data plane",

@@ -205,6 +205,10 @@ def _pool(name: str, config: Config, files: Files, *, relayed: bool) -> dict[str
         ),
         "max_idle_connections": pool.limits.idle_connections,
         "idle_timeout_ms": to_ms(pool.idle_timeout),
+        "protocol": pool.protocol,
+        "max_streams": pool.limits.streams,
+        "max_requests": pool.limits.requests,
+        "connection_age_ms": to_ms(pool.connection_age),
         "tls": tls
         and {
             "server_name": tls.server_name,
@@ -284,6 +288,7 @@ def _route(config: Config, index: int) -> dict[str, Any]:
         "between_bytes_ms": time_ms("between_bytes"),
         "total_ms": time_ms("total"),
         "upgrade_idle_ms": time_ms("upgrade_idle"),
+        "upgrade_total_ms": time_ms("upgrade_total"),
     }
 
 
@@ -325,6 +330,8 @@ def _filter(item: Filter) -> dict[str, Any]:
             "secure": sticky.secure,
             "path": sticky.path,
         }
+    elif item.grpc_web is not None:
+        fields = {}
     else:
         fields = _header_edit(item.request_headers or item.response_headers or HeaderEdit())
     return {"kind": item.kind, **fields}
@@ -368,6 +375,10 @@ def _gateway(gateway: Gateway, cookie_secret: str) -> dict[str, Any]:
         "http2_stream_window_bytes": gateway.http2.stream_window,
         "http2_connection_window_bytes": gateway.http2.connection_window,
         "http2_control_frames": gateway.http2.control_frames,
+        "http2_extended_connect": gateway.http2.extended_connect,
+        "http2_ping_interval_ms": to_ms(gateway.http2.ping_interval),
+        "http2_ping_timeout_ms": to_ms(gateway.http2.ping_timeout),
+        "connection_age_ms": to_ms(gateway.timeouts.connection_age),
         "cookie_secret": cookie_secret if own is None else own.get_secret_value(),
     }
 

@@ -9,7 +9,15 @@ from weirgate.shared.config import codes
 from weirgate.shared.config.addresses import AdminBind
 from weirgate.shared.config.base import KIND, Section, refusal
 from weirgate.shared.config.nodes import GatewayNodes
-from weirgate.shared.config.scalars import ByteSize, Duration, Name, Secret, Token, duration
+from weirgate.shared.config.scalars import (
+    ByteSize,
+    Duration,
+    Name,
+    PositiveDuration,
+    Secret,
+    Token,
+    duration,
+)
 from weirgate.shared.config.suggest import explain_word
 
 MAX_WORKERS = 256
@@ -60,7 +68,7 @@ class GatewayLimits(Section):
 
 
 class GatewayTimeouts(Section):
-    """Times for every connection; those of a route override the last four."""
+    """Times for every connection; a route has some of its own."""
 
     request_head: Duration = Field(
         default=duration("10s"),
@@ -88,7 +96,20 @@ class GatewayTimeouts(Section):
     )
     upgrade_idle: Duration = Field(
         default=duration("1h"),
-        description="For an upgraded connection (WebSocket) without a byte in either direction.",
+        description="For an upgraded connection (WebSocket), an event stream or a gRPC call "
+        "without a byte in either direction. These are not held to `between_bytes`, and a gRPC "
+        "call is not held to `response_head`: silence is no failure there.",
+    )
+    upgrade_total: Duration = Field(
+        default=duration("0"),
+        description="How long an upgraded connection (WebSocket) may last. 0 = without end.",
+    )
+    connection_age: Duration = Field(
+        default=duration("0"),
+        description="How old a client's connection may get, less up to a tenth by chance so that "
+        "those opened together do not all come back together. Then the client is told that it "
+        "takes no further request (`Connection: close`, or GOAWAY), and what is open may end. "
+        "Spreads long-lived connections over gateways anew. 0 = any age.",
     )
 
 
@@ -119,6 +140,20 @@ class Http2(Section):
         description="PING, SETTINGS, PRIORITY, RST_STREAM and other frames that move nothing, in a "
         "second on average, with bursts of four times as many. Beyond it the connection is closed "
         "(ENHANCE_YOUR_CALM, `http2_flood`). Stops rapid resets and the like. 0 = no limit.",
+    )
+    extended_connect: bool = Field(
+        default=True,
+        description="Take WebSocket over HTTP/2 (RFC 8441) from clients. No other use of CONNECT "
+        "is ever taken.",
+    )
+    ping_interval: Duration = Field(
+        default=duration("60s"),
+        description="After so long without a frame from a client or an endpoint it is asked by "
+        "PING whether it is still there. Finds vanished ones under long calls. 0 = never.",
+    )
+    ping_timeout: PositiveDuration = Field(
+        default=duration("20s"),
+        description="For the answer; without one the connection is closed.",
     )
 
 

@@ -131,7 +131,17 @@ class PoolLimits(Section):
     idle_connections: Count = Field(
         default=256,
         description="Kept open for reuse; 0 = none. More saves handshakes and costs a descriptor "
-        "each, here and there.",
+        "each, here and there. HTTP/2 connections are kept whatever it says.",
+    )
+    streams: Annotated[int, Field(ge=1, le=10_000)] = Field(
+        default=100,
+        description="Requests at once on one HTTP/2 connection, less if the endpoint says so; "
+        "beyond them a further connection is opened. Fewer spread one client's load over more of "
+        "the endpoint's workers.",
+    )
+    requests: Count = Field(
+        default=0,
+        description="Requests that one connection carries; then it is replaced. 0 = any number.",
     )
 
 
@@ -319,6 +329,19 @@ class Pool(Section):
         description="How long an unused connection is kept. Stay below the endpoints' own "
         "keep-alive timeout.",
     )
+    connection_age: Duration = Field(
+        default=duration("0"),
+        description="How old a connection may get; then it takes no further request and ends with "
+        "its last one. Lets endpoints behind a name or a balancer of their own get their share of "
+        "long-lived connections. 0 = any age.",
+    )
+    protocol: Literal["http1", "h2", "h2c", "auto"] = Field(
+        default="http1",
+        description="What its endpoints speak, for routes: `http1`, `h2` (HTTP/2 under TLS), `h2c` "
+        "(HTTP/2 in cleartext, with prior knowledge) or `auto` (what the endpoint chooses in the "
+        "TLS handshake; WebSocket goes over HTTP/1.1). gRPC needs HTTP/2. With `h2` and `h2c` a "
+        "WebSocket needs endpoints that take it over HTTP/2 (RFC 8441).",
+    )
     tls: PoolTls | None = Field(
         default=None, description="Speak TLS with the endpoints; `{}` = with all defaults."
     )
@@ -341,6 +364,17 @@ class Pool(Section):
     def _slow_start_with_load(self) -> Self:
         if self.balance and self.balance.policy == "maglev" and self.slow_start:
             raise refusal(codes.BALANCE, "slow_start only with another policy than maglev")
+        return self
+
+    @model_validator(mode="after")
+    def _protocol_and_tls(self) -> Self:
+        if self.protocol in {"h2", "auto"} and self.tls is None:
+            hint = "HTTP/2 in cleartext is protocol: h2c" if self.protocol == "h2" else ""
+            raise refusal(codes.POOL_PROTOCOL, f"tls: {{…}} beside protocol: {self.protocol}", hint)
+        if self.protocol == "h2c" and self.tls is not None:
+            raise refusal(
+                codes.POOL_PROTOCOL, "no tls beside protocol: h2c", "HTTP/2 under TLS is h2"
+            )
         return self
 
     @model_validator(mode="after")

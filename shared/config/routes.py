@@ -73,6 +73,10 @@ class Sticky(Section):
     path: UrlPath = Field(default="/", description="Path that the cookie is valid for.")
 
 
+class GrpcWeb(Section):
+    """The bridge from gRPC-Web, which browsers can speak, to gRPC."""
+
+
 class Filter(Section):
     """One step between the match and the action: exactly one key."""
 
@@ -92,6 +96,14 @@ class Filter(Section):
         default=None,
         description="Keeps a client on one endpoint; `{}` = with all defaults. Spreads load less "
         "evenly.",
+    )
+
+    grpc_web: GrpcWeb | None = Field(
+        default=None,
+        description="`{}`: calls of gRPC-Web (`application/grpc-web`, `-text`) reach the pool as "
+        "gRPC, and are answered as what they were; other requests pass unchanged. The pool needs "
+        "HTTP/2. A page of another origin also needs the CORS headers of the application, or of "
+        "`response_headers`.",
     )
 
     @model_validator(mode="after")
@@ -158,7 +170,12 @@ class RouteTimeouts(Section):
         default=None, description="For the whole exchange. Cuts long downloads, too."
     )
     upgrade_idle: Duration | None = Field(
-        default=None, description="For an upgraded connection (WebSocket) without a byte."
+        default=None,
+        description="For an upgraded connection (WebSocket), an event stream or a gRPC call "
+        "without a byte.",
+    )
+    upgrade_total: Duration | None = Field(
+        default=None, description="How long an upgraded connection (WebSocket) may last."
     )
 
 

@@ -1,6 +1,6 @@
 //! Carrying a request to an endpoint: which one, which connection, and when another one may be tried.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -15,22 +15,37 @@ use crate::config::Route;
 use crate::downstream::Downstream;
 use crate::exchange::{Scratch, own_error};
 use crate::forwarded::replaced;
+use crate::grpc;
+use crate::grpc_web::Bridge;
 use crate::http1;
 use crate::insight::Record;
-use crate::message::Framing;
+use crate::message::{Framing, Headers, RequestHead};
 use crate::transfer::{Received, both};
-use crate::upstream::{self, UpstreamPool};
+use crate::upstream::{Asked, Obtained, Upstream, UpstreamPool};
+use crate::websocket;
+
+/// How long a client may take to be told how its call ended.
+const LAST_WORDS_MS: u64 = 2_000;
 
 /// Why an exchange did not end well.
 pub(crate) struct Failure {
     pub(crate) reason: Reason,
     /// Nothing of an answer has come, so trying again is possible where the method allows it.
     pub(crate) unanswered: bool,
+    /// The endpoint says that it has not looked at the request, so that any can be sent again.
+    pub(crate) unprocessed: bool,
+}
+
+impl Failure {
+    /// Nothing of an answer has come.
+    pub(crate) fn unanswered(reason: Reason) -> Self {
+        Self { reason, unanswered: true, unprocessed: false }
+    }
 }
 
 impl From<Reason> for Failure {
     fn from(reason: Reason) -> Self {
-        Self { reason, unanswered: false }
+        Self { reason, unanswered: false, unprocessed: false }
     }
 }
 
@@ -38,32 +53,67 @@ impl From<Reason> for Failure {
 pub(crate) struct Carrier<'a, D> {
     pub(crate) down: &'a D,
     pub(crate) route: &'a Route,
-    pub(crate) pool: &'a UpstreamPool,
+    pub(crate) pool: &'a Rc<UpstreamPool>,
     pub(crate) preferred: Option<usize>,
     pub(crate) start_us: u64,
+    /// What changes the bodies, if anything does.
+    pub(crate) bridge: Option<RefCell<Bridge>>,
+    /// How long the endpoint may take to begin to answer.
+    pub(crate) response_head_ms: u64,
+    /// How long may pass between two pieces of a body.
+    pub(crate) between_bytes_ms: Cell<u64>,
+    /// How the answer's body leaves, once its head has.
+    pub(crate) out_framing: Cell<Framing>,
     /// When the whole exchange must have ended (coarse clock; 0 = never).
     pub(crate) limit_ms: u64,
     pub(crate) upload_done: Cell<bool>,
     pub(crate) head_sent: Cell<bool>,
     pub(crate) bytes_in: Cell<u64>,
+    /// How the request's body comes.
+    pub(crate) in_framing: Cell<Framing>,
+    /// Where the body begins behind the written head.
+    head_length: Cell<usize>,
+    /// The bytes of a body that was here as a whole, and can be sent again.
+    whole_body: Cell<u64>,
+    /// The key of a WebSocket request is ours.
+    pub(crate) own_key: Cell<bool>,
     /// Bytes of earlier answers in `out`, which stay when this one fails.
     mark: Cell<usize>,
+}
+
+/// What is known of a request before it is carried.
+pub(crate) struct Bound {
+    /// The member that the client is bound to.
+    pub(crate) preferred: Option<usize>,
+    pub(crate) bridge: Option<Bridge>,
+    pub(crate) start_us: u64,
 }
 
 impl<'a, D: Downstream> Carrier<'a, D> {
     pub(crate) fn new(
         down: &'a D,
         route: &'a Route,
-        pool: &'a UpstreamPool,
-        preferred: Option<usize>,
-        start_us: u64,
+        pool: &'a Rc<UpstreamPool>,
+        head: &RequestHead,
+        bound: Bound,
     ) -> Self {
-        let limit_ms = match route.settings.total_ms {
-            0 => 0,
+        let settings = &route.settings;
+        let Bound { preferred, bridge, start_us } = bound;
+        // The silence of a call is no failure: its own deadline says how long it may last.
+        let call = grpc::is_grpc(head);
+        let timeout_ms = if call { grpc::timeout_ms(head).unwrap_or(0) } else { 0 };
+        let limit_ms = match (settings.total_ms, timeout_ms) {
+            (0, 0) => 0,
             // Never early: the coarse clock may be one tick behind.
-            total_ms => clock::coarse_ms() + TICK_MS + total_ms,
+            (0, ms) | (ms, 0) => clock::coarse_ms() + TICK_MS + ms,
+            (total_ms, timeout_ms) => clock::coarse_ms() + TICK_MS + total_ms.min(timeout_ms),
         };
+        let patience = |ms: u64| if call { settings.upgrade_idle_ms } else { ms };
         Self {
+            bridge: bridge.map(RefCell::new),
+            response_head_ms: patience(settings.response_head_ms),
+            between_bytes_ms: Cell::new(patience(settings.between_bytes_ms)),
+            out_framing: Cell::default(),
             down,
             route,
             pool,
@@ -73,6 +123,10 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             upload_done: Cell::new(false),
             head_sent: Cell::new(false),
             bytes_in: Cell::new(0),
+            in_framing: Cell::default(),
+            head_length: Cell::new(0),
+            whole_body: Cell::new(0),
+            own_key: Cell::new(false),
             mark: Cell::new(0),
         }
     }
@@ -87,6 +141,10 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             Err(failure) if self.head_sent.get() => {
                 // Part of an answer is out: the only honest end is to break off.
                 record.reason = Some(failure.reason);
+                if record.grpc && self.end_call(failure.reason, scratch).await {
+                    record.grpc_status = Some(grpc::status_of(failure.reason));
+                    return false;
+                }
                 scratch.out.clear();
                 self.down.break_off(failure.reason);
                 false
@@ -108,6 +166,18 @@ impl<'a, D: Downstream> Carrier<'a, D> {
                 keep
             }
         }
+    }
+
+    /// End a call of which a part is out with the status of what went wrong, where trailers can say it.
+    async fn end_call(&self, reason: Reason, scratch: &mut Scratch) -> bool {
+        if reason == Reason::ClientGone || self.out_framing.get() != Framing::Chunked {
+            return false;
+        }
+        let mut trailers = Headers::default();
+        grpc::push_failure(&mut trailers, reason);
+        self.end_answer(&mut scratch.out, Some(&trailers));
+        // The limit may have passed: the client gets a moment all the same.
+        self.down.send(&mut scratch.out, LAST_WORDS_MS, 0).await.is_ok()
     }
 
     /// Try endpoints until one answers, as far as the request allows it.
@@ -137,31 +207,33 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             let endpoint = &self.pool.pool.members[index].endpoint;
             let in_flight = endpoint.enter();
             record.queue_us = clock::process_us() - self.start_us - record.head_us;
-            let obtained = self.pool.obtain(index, fresh, &gateway.deadlines, stats).await;
+            let upgrade = scratch.head.upgrade.is_some();
+            let obtained = self.pool.obtain(index, fresh, upgrade, gateway).await;
             record.endpoint = Some(Rc::clone(endpoint));
-            let failure = match obtained {
-                Ok(upstream) => {
-                    if !upstream.reused {
-                        record.connect_us = clock::process_us() - self.start_us - record.head_us - record.queue_us;
-                    }
-                    let reused = upstream.reused;
-                    match self.exchange(upstream, index, body, scratch, record).await {
-                        Ok(keep) => return Ok(keep),
-                        // A kept connection may have died unseen: the same endpoint gets a fresh one first.
-                        Err(failure) if failure.unanswered && reused && scratch.head.repeatable() => {
-                            stale_retry = Some(index);
-                            failure
-                        }
-                        Err(failure) => failure,
-                    }
+            let (tried_on, failure) = match obtained {
+                Ok(Obtained::Http1(upstream)) => {
+                    (Some(upstream.is_reused()), self.exchange(upstream, index, body, scratch, record).await)
+                }
+                // Apart, so that requests in HTTP/1.1 do not hold the room for it.
+                Ok(Obtained::Http2(upstream)) => {
+                    (Some(upstream.is_reused()), Box::pin(self.exchange(*upstream, index, body, scratch, record)).await)
                 }
                 // Nothing was sent: any request may go elsewhere.
-                Err(reason) => Failure { reason, unanswered: true },
+                Err(reason) => (None, Err(Failure::unanswered(reason))),
             };
+            let failure = match failure {
+                Ok(keep) => return Ok(keep),
+                Err(failure) => failure,
+            };
+            let unprocessed = failure.unprocessed && self.bytes_in.get() == self.whole_body.get();
+            // A kept connection may have died unseen: the same endpoint gets a fresh one first.
+            if tried_on == Some(true) && (unprocessed || failure.unanswered && scratch.head.repeatable()) {
+                stale_retry = Some(index);
+            }
             drop(in_flight);
             self.pool.tell_freed();
             let untouched = record.connect_us == 0 && !self.head_sent.get() && is_connect_failure(failure.reason);
-            if !(untouched || (failure.unanswered && scratch.head.repeatable())) {
+            if !(untouched || unprocessed || (failure.unanswered && scratch.head.repeatable())) {
                 return Err(failure);
             }
             if stale_retry.is_none() {
@@ -178,33 +250,47 @@ impl<'a, D: Downstream> Carrier<'a, D> {
     /// Write the request's head, and its body when all of that is here already. Says whether a body has to follow.
     fn prepare(&self, scratch: &mut Scratch, record: &mut Record) -> bool {
         let client = self.down.client();
-        let Scratch { head, wire, out, request_id, .. } = scratch;
+        let Scratch { head, wire, extra, request_id, .. } = scratch;
         wire.clear();
-        // `out` may hold earlier answers; the extra field lines are built behind them and taken off again.
-        let mark = out.len();
-        client.introduction.write(out, head, head.bytes(record.authority), client.trusted, request_id);
-        http1::request_head(wire, head, replaced, &[&out[mark..]]);
-        out.truncate(mark);
+        extra.clear();
+        self.own_key.set(websocket::ensure_key(head));
+        let framing = head.framing;
+        if self.bridge.is_some() && framing != Framing::None {
+            // Its bytes change, and so does their number.
+            head.framing = Framing::Chunked;
+        }
+        client.introduction.write(extra, head, head.bytes(record.authority), client.trusted, request_id);
+        if self.pool.may_speak_http1() {
+            http1::request_head(wire, head, replaced, &[extra]);
+        }
+        self.head_length.set(wire.len());
         if head.framing == Framing::None {
             self.upload_done.set(true);
             return false;
         }
-        if let Some(length) = self.down.take_whole_body(head.framing, wire) {
+        self.in_framing.set(framing);
+        if self.bridge.is_none()
+            && let Some(length) = self.down.take_whole_body(framing, wire)
+        {
             self.bytes_in.set(length);
+            self.whole_body.set(length);
             self.upload_done.set(true);
             return false;
         }
         true
     }
 
-    async fn exchange(
+    async fn exchange<U: Upstream>(
         &self,
-        upstream: upstream::Connection,
+        upstream: U,
         index: usize,
         body: bool,
         scratch: &mut Scratch,
         record: &mut Record,
     ) -> Result<bool, Failure> {
+        if !upstream.is_reused() {
+            record.connect_us = clock::process_us() - self.start_us - record.head_us - record.queue_us;
+        }
         // Answers to earlier requests on this connection must not wait for this endpoint.
         let idle_ms = self.down.client().gateway.runtime().snapshot.gateway.idle_ms;
         if !scratch.out.is_empty() {
@@ -214,33 +300,40 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             written?;
         }
         self.mark.set(0);
-        let sent = upstream.stream.write_all(&scratch.wire, self.route.settings.between_bytes_ms, self.limit_ms).await;
+        let asked = Asked {
+            head: &scratch.head,
+            extra: &scratch.extra,
+            wire: &scratch.wire,
+            head_length: self.head_length.get(),
+            body_follows: body,
+        };
+        let sent = upstream.ask(&asked, self.between_bytes_ms.get(), self.limit_ms).await;
         if let Err(error) = sent {
-            // After half a head nothing may follow. With a body to come, an endpoint that has closed may
-            // have answered already: that answer is worth reading.
-            let timed_out = error.kind() == io::ErrorKind::TimedOut;
-            if timed_out || !body {
-                let reason = if timed_out { self.timeout(Reason::BodyTimeout) } else { Reason::UpstreamClosedEarly };
-                return Err(Failure { reason, unanswered: true });
+            let reason = match error.kind() {
+                io::ErrorKind::TimedOut => Some(self.timeout(Reason::BodyTimeout)),
+                io::ErrorKind::InvalidInput => return Err(Reason::BadRequestTarget.into()),
+                io::ErrorKind::Unsupported => return Err(Reason::UpstreamNoUpgrade.into()),
+                // After half a head nothing may follow. With a body to come, an endpoint that has closed may
+                // have answered already: that answer is worth reading.
+                _ if !body || upstream.is_unprocessed() => Some(Reason::UpstreamClosedEarly),
+                _ => None,
+            };
+            if let Some(reason) = reason {
+                return Err(Failure { reason, unanswered: true, unprocessed: upstream.is_unprocessed() });
             }
         }
-        upstream.stream.deadline.set_within(0, self.limit_ms);
+        upstream.deadline().set_within(0, self.limit_ms);
         let framing = scratch.head.framing;
         let received = if body {
-            let upload = self.upload(&upstream.stream, framing);
-            let receive = self.receive(&upstream.stream, index, scratch, record);
+            let upload = self.upload(&upstream, framing);
+            let receive = self.receive(&upstream, index, scratch, record);
             both(upload, receive, || self.upload_done.get()).await?
         } else {
-            self.receive(&upstream.stream, index, scratch, record).await?
+            self.receive(&upstream, index, scratch, record).await?
         };
         match received {
             Received::Whole { keep_upstream, keep_client } => {
-                if keep_upstream {
-                    self.pool.release(index, upstream);
-                } else {
-                    drop(upstream);
-                    self.pool.tell_freed();
-                }
+                upstream.release(self.pool, index, keep_upstream);
                 let out_bytes = scratch.out.len() as u64;
                 // The rest of the answer is bounded as what went before it.
                 self.write_out(&mut scratch.out, idle_ms).await?;
@@ -251,7 +344,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
                 Ok(keep_client)
             }
             Received::Upgraded => {
-                self.join(&upstream.stream, record).await;
+                self.join(&upstream, record).await;
                 Ok(false)
             }
         }

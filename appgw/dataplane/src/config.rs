@@ -11,14 +11,14 @@ use weirgate_shared::cidr::CidrSet;
 use weirgate_shared::endpoint::EndpointRegistry;
 use weirgate_shared::handoff::listener_key;
 use weirgate_shared::pool::Pool;
-use weirgate_shared::snapshot::{self, Action, Protocol, Snapshot, SnapshotError};
+use weirgate_shared::snapshot::{self, Action, PoolProtocol, Protocol, Snapshot, SnapshotError};
 
 use crate::filters::{Filter, Surroundings, build as build_filter};
 use crate::http1::Limits;
 use crate::insight::RouteStats;
 use crate::routing::Router;
 use crate::tls;
-use crate::upstream::{Idle, UpstreamPool};
+use crate::upstream::{Connections, PoolTls, UpstreamPool};
 
 /// A listener as the gateway sees it: an `http` one, or a `tls` one of which some names end here.
 pub(crate) struct Listener {
@@ -49,7 +49,7 @@ pub(crate) struct Route {
 #[derive(Default)]
 pub(crate) struct Kept {
     pub(crate) registry: EndpointRegistry,
-    idle: RefCell<FxHashMap<String, Rc<Idle>>>,
+    connections: RefCell<FxHashMap<String, Rc<Connections>>>,
     stats: RefCell<FxHashMap<String, Rc<RouteStats>>>,
 }
 
@@ -100,7 +100,7 @@ impl Runtime {
     pub(crate) fn forget_others(&self, kept: &Kept) {
         let ids: Vec<&str> =
             self.pools.iter().flat_map(|pool| &pool.pool.members).map(|member| member.endpoint.id.as_str()).collect();
-        kept.idle.borrow_mut().retain(|id, _| ids.contains(&id.as_str()));
+        kept.connections.borrow_mut().retain(|id, _| ids.contains(&id.as_str()));
         let names: rustc_hash::FxHashSet<&str> = self.snapshot.routes.iter().map(|route| route.name.as_str()).collect();
         kept.stats.borrow_mut().retain(|name, _| names.contains(name.as_str()));
     }
@@ -138,18 +138,27 @@ fn build_listeners(snapshot: &Snapshot) -> Result<FxHashMap<u64, Rc<Listener>>, 
 
 fn build_pool(index: usize, settings: &snapshot::Pool, kept: &Kept) -> Result<UpstreamPool, SnapshotError> {
     let pool = Pool::new(settings, &kept.registry);
-    let mut known = kept.idle.borrow_mut();
-    let idle =
+    let mut known = kept.connections.borrow_mut();
+    let connections =
         pool.members.iter().map(|member| Rc::clone(known.entry(member.endpoint.id.clone()).or_default())).collect();
-    let tls = settings.tls.as_ref().map(tls::client).transpose();
+    let tls = settings.tls.as_ref().map(|tls| pool_tls(tls, settings.protocol)).transpose();
     Ok(UpstreamPool {
-        idle,
+        connections,
         tls: tls.map_err(|error| below(&format!("pools.{index}.tls"), error))?,
-        transport: BuildHasherDefault::<FxHasher>::default().hash_one(&settings.tls),
+        transport: BuildHasherDefault::<FxHasher>::default().hash_one((&settings.tls, settings.protocol)),
         freed: Notify::new(),
         waiting: std::cell::Cell::new(0),
         pool,
     })
+}
+
+fn pool_tls(settings: &snapshot::PoolTls, protocol: PoolProtocol) -> Result<PoolTls, SnapshotError> {
+    let offered: &[&[u8]] = match protocol {
+        PoolProtocol::Http1 | PoolProtocol::H2c => &[b"http/1.1"],
+        PoolProtocol::H2 => &[b"h2"],
+        PoolProtocol::Auto => &[b"h2", b"http/1.1"],
+    };
+    Ok(PoolTls { http1: tls::client(settings, &[b"http/1.1"])?, chosen: tls::client(settings, offered)? })
 }
 
 fn build_route(
@@ -212,7 +221,7 @@ pub fn validate(snapshot: &Snapshot) -> Vec<(String, String)> {
         }
     }
     for (index, pool) in snapshot.pools.iter().enumerate() {
-        if let Some(Err(error)) = pool.tls.as_ref().map(tls::client) {
+        if let Some(Err(error)) = pool.tls.as_ref().map(|tls| tls::client(tls, &[])) {
             note(below(&format!("pools.{index}.tls"), error));
         }
     }

@@ -17,7 +17,7 @@ use weirgate_shared::net::close_with_reset;
 use weirgate_shared::reason::Reason;
 
 use crate::buffer::Buffer;
-use crate::client::Client;
+use crate::client::{Client, too_old_ms};
 use crate::config::Listener;
 use crate::downstream::http1::Connection;
 use crate::downstream::http2;
@@ -88,6 +88,7 @@ pub(crate) async fn serve(gateway: Rc<Gateway>, mut header: Handoff, live: Live,
         trusted: listener.trusted_proxies.contains(header.peer.ip()),
         listener,
         listener_key: header.listener,
+        until_ms: too_old_ms(gateway.runtime().snapshot.gateway.connection_age_ms, &gateway.random),
         gateway,
         facts,
         _live: live,

@@ -6,12 +6,13 @@ use weirgate_shared::clock;
 use weirgate_shared::reason::Reason;
 
 use crate::answer;
-use crate::carrier::Carrier;
+use crate::carrier::{Bound, Carrier};
 use crate::client::Client;
 use crate::config::{Route, RouteAction, Runtime};
 use crate::downstream::Downstream;
 use crate::filters::{RequestContext, ResponseContext};
 use crate::forwarded::{client_behind, request_id};
+use crate::grpc;
 use crate::http1::{Departure, has_body};
 use crate::insight::{Record, write_line};
 use crate::message::{Framing, HeaderId, RequestHead, ResponseHead, Version};
@@ -25,6 +26,8 @@ pub(crate) struct Scratch {
     pub(crate) out: Vec<u8>,
     /// What goes to the endpoint.
     pub(crate) wire: Vec<u8>,
+    /// Field lines that the endpoint is sent besides the client's.
+    pub(crate) extra: Vec<u8>,
     pub(crate) request_id: Vec<u8>,
 }
 
@@ -110,6 +113,7 @@ async fn dispatch(
         preferred: None,
         retry_after: None,
         pool: pool.map(|pool| &pool.pool),
+        bridge: None,
     };
     for filter in &route.filters {
         if let Err(reason) = filter.request(&mut context) {
@@ -118,6 +122,8 @@ async fn dispatch(
         }
     }
     let preferred = context.preferred;
+    let bridge = context.bridge;
+    record.grpc |= bridge.is_some();
     match &route.action {
         RouteAction::Respond { status, headers, body } => {
             answer::respond(&mut scratch.response, *status, headers, body);
@@ -129,7 +135,7 @@ async fn dispatch(
             own_answer(down, route, scratch, record, b"")
         }
         RouteAction::Pool(pool) => {
-            let carrier = Carrier::new(down, route, pool, preferred, start_us);
+            let carrier = Carrier::new(down, route, pool, &scratch.head, Bound { preferred, bridge, start_us });
             carrier.carry(scratch, record).await
         }
     }
@@ -168,7 +174,13 @@ pub(crate) fn own_error(
     keep: bool,
 ) {
     record.reason = Some(reason);
-    let body = answer::error(&mut scratch.response, &scratch.head, reason, &scratch.request_id, retry_after);
+    let body = if record.grpc {
+        record.grpc_status = Some(grpc::status_of(reason));
+        grpc::error(&mut scratch.response, &scratch.head, reason, &scratch.request_id);
+        Vec::new()
+    } else {
+        answer::error(&mut scratch.response, &scratch.head, reason, &scratch.request_id, retry_after)
+    };
     write_own(down, scratch, record, &body, keep);
 }
 

@@ -12,6 +12,7 @@ use weirgate_shared::json::push_u64;
 use weirgate_shared::metrics::{Counter, Families, Histogram, Kind};
 use weirgate_shared::reason::Reason;
 
+use crate::grpc;
 use crate::message::{HeaderId, RequestHead, Span};
 use crate::upstream::UpstreamStats;
 
@@ -19,6 +20,7 @@ use crate::upstream::UpstreamStats;
 #[derive(Default)]
 pub(crate) struct RouteStats {
     statuses: RefCell<Vec<(u16, u64)>>,
+    grpc_statuses: RefCell<Vec<(u32, u64)>>,
     duration: Histogram,
     bytes_in: Counter,
     bytes_out: Counter,
@@ -33,6 +35,8 @@ pub(crate) struct Totals {
     pub(crate) tls_handshakes: Counter,
     pub(crate) tls_resumed: Counter,
     pub(crate) upgrades: Counter,
+    /// Upgraded connections that are open.
+    upgraded: Cell<u64>,
     pub(crate) upstream: UpstreamStats,
     /// Smoothed time to answer, µs: what the load page shows.
     pub(crate) latency_us: Cell<u64>,
@@ -43,6 +47,27 @@ impl Totals {
     pub(crate) fn count_reason(&self, reason: Reason) {
         *self.reasons.borrow_mut().entry(reason.code()).or_insert(0) += 1;
     }
+
+    /// Count an upgraded connection for as long as the guard lives.
+    pub(crate) fn upgraded(&self) -> Upgraded<'_> {
+        self.upgrades.add_one();
+        self.upgraded.set(self.upgraded.get() + 1);
+        Upgraded(&self.upgraded)
+    }
+
+    /// Upgraded connections that are open.
+    pub(crate) fn upgrades_open(&self) -> u64 {
+        self.upgraded.get()
+    }
+}
+
+/// An upgraded connection, counted.
+pub(crate) struct Upgraded<'a>(&'a Cell<u64>);
+
+impl Drop for Upgraded<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 /// Everything that is told of one request.
@@ -52,6 +77,10 @@ pub(crate) struct Record {
     pub(crate) authority: Span,
     pub(crate) status: u16,
     pub(crate) reason: Option<Reason>,
+    /// It is a gRPC call.
+    pub(crate) grpc: bool,
+    /// The call's status, once it has come or was given.
+    pub(crate) grpc_status: Option<u32>,
     /// The route's position in the snapshot that carried the request.
     pub(crate) route: Option<usize>,
     pub(crate) endpoint: Option<Rc<Endpoint>>,
@@ -76,6 +105,8 @@ impl Record {
             authority: head.authority,
             status: 0,
             reason: None,
+            grpc: grpc::is_grpc(head),
+            grpc_status: None,
             route: None,
             endpoint: None,
             bytes_in: 0,
@@ -89,6 +120,14 @@ impl Record {
             total_us: 0,
             retries: 0,
         }
+    }
+}
+
+impl Record {
+    /// The status that is told of a gRPC call: its own, or that of what went wrong.
+    fn told_grpc_status(&self) -> Option<u32> {
+        let failed = || self.reason.map_or(grpc::UNKNOWN, grpc::status_of);
+        self.grpc.then(|| self.grpc_status.unwrap_or_else(failed))
     }
 }
 
@@ -144,6 +183,9 @@ fn json_line(
     push_text_field(out, "protocol", head.version.name().as_bytes());
     out.extend_from_slice(if facts.tls { b",\"tls\":true" } else { b",\"tls\":false" });
     push_number_field(out, "status", u64::from(record.status));
+    if let Some(status) = record.told_grpc_status() {
+        push_number_field(out, "grpc_status", u64::from(status));
+    }
     push_text_field(out, "reason", record.reason.map_or("", Reason::code).as_bytes());
     push_text_field(out, "route", route.as_bytes());
     let endpoint = record.endpoint.as_deref();
@@ -199,13 +241,28 @@ fn combined_line(out: &mut Vec<u8>, log: &AccessLog, facts: &ConnectionFacts, he
     out.push(b'"');
 }
 
+/// The highest status that has a label of its own; gRPC knows 0 to 16.
+const GRPC_STATUS_LIMIT: u32 = 17;
+
+fn add_one<K: PartialEq>(counts: &RefCell<Vec<(K, u64)>>, key: K) {
+    let mut counts = counts.borrow_mut();
+    match counts.iter_mut().find(|(known, _)| *known == key) {
+        Some((_, count)) => *count += 1,
+        None => counts.push((key, 1)),
+    }
+}
+
+fn counts_by<K: ToString + Copy>(counts: &RefCell<Vec<(K, u64)>>) -> Vec<(String, u64)> {
+    counts.borrow().iter().map(|(key, count)| (key.to_string(), *count)).collect()
+}
+
 impl RouteStats {
     /// Count one finished request.
     pub(crate) fn count(&self, record: &Record) {
-        let mut statuses = self.statuses.borrow_mut();
-        match statuses.iter_mut().find(|(status, _)| *status == record.status) {
-            Some((_, count)) => *count += 1,
-            None => statuses.push((record.status, 1)),
+        add_one(&self.statuses, record.status);
+        if let Some(status) = record.told_grpc_status() {
+            // Whatever an endpoint makes up is one more label.
+            add_one(&self.grpc_statuses, status.min(GRPC_STATUS_LIMIT));
         }
         self.duration.record(record.total_us);
         self.bytes_in.add(record.bytes_in);
@@ -231,21 +288,22 @@ pub(crate) fn metrics<'a>(
     let mut families = Families::default();
     let all: Vec<(&str, &RouteStats)> = routes.iter().copied().chain([("", &totals.unrouted)]).collect();
     let seen = || all.iter().filter(|(_, stats)| stats.duration.count() > 0);
-    let statuses: Vec<(&str, String, u64)> = seen()
-        .flat_map(|(route, stats)| {
-            stats
-                .statuses
-                .borrow()
-                .iter()
-                .map(|(status, count)| (*route, status.to_string(), *count))
-                .collect::<Vec<_>>()
-        })
-        .collect();
+    let labelled = |counts: fn(&RouteStats) -> Vec<(String, u64)>| -> Vec<(&str, String, u64)> {
+        seen().flat_map(|(route, stats)| counts(stats).into_iter().map(|(key, n)| (*route, key, n))).collect()
+    };
+    let statuses = labelled(|stats| counts_by(&stats.statuses));
     families.numbers(
         "weirgate_requests_total",
         Kind::Counter,
         "Requests answered, by route and status (0 = the client had gone).",
         statuses.iter().map(|(route, status, count)| (vec![("route", *route), ("status", status.as_str())], *count)),
+    );
+    let statuses = labelled(|stats| counts_by(&stats.grpc_statuses));
+    families.numbers(
+        "weirgate_grpc_requests_total",
+        Kind::Counter,
+        "gRPC calls, by route and status (17 = none that gRPC knows).",
+        statuses.iter().map(|(route, status, n)| (vec![("route", *route), ("grpc_status", status.as_str())], *n)),
     );
     families.histograms(
         "weirgate_request_duration_seconds",
@@ -307,6 +365,7 @@ pub(crate) fn metrics<'a>(
         totals.tls_resumed.value(),
     );
     single("weirgate_upgrades_total", Kind::Counter, "Connections upgraded (WebSocket).", totals.upgrades.value());
+    single("weirgate_upgraded_connections", Kind::Gauge, "Upgraded connections now.", totals.upgrades_open());
     single(
         "weirgate_upstream_connections_opened_total",
         Kind::Counter,

@@ -59,11 +59,23 @@ impl relay::Stream for Io {
             Self::Tls(_) => None,
         }
     }
-    fn socket(&self) -> &TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.socket())
+    }
+}
+
+impl Io {
+    /// The TCP socket below.
+    pub(crate) fn socket(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => &stream.get_ref().0.stream,
         }
+    }
+
+    /// Whether HTTP/2 was agreed in its TLS handshake.
+    pub(crate) fn agreed_http2(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2"))
     }
 }
 
@@ -224,7 +236,7 @@ impl Stream {
     /// still read the answer.
     pub(crate) fn poll_reset(&self, context: &mut Context<'_>) -> Poll<()> {
         let io = self.io.borrow();
-        let socket = relay::Stream::socket(&*io);
+        let socket = io.socket();
         match ready!(socket.poll_read_ready(context)) {
             Ok(()) if take_error(socket.as_fd()).is_ok() => Poll::Pending,
             _ => {

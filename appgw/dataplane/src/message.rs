@@ -61,7 +61,8 @@ macro_rules! known_headers {
 }
 
 known_headers! {
-    Accept = "accept", Connection = "connection", ContentLength = "content-length", Cookie = "cookie", Date = "date",
+    Accept = "accept", Connection = "connection", ContentLength = "content-length", ContentType = "content-type",
+    Cookie = "cookie", Date = "date",
     Expect = "expect", Forwarded = "forwarded", Host = "host", KeepAlive = "keep-alive", ProxyConnection = "proxy-connection",
     Te = "te", Trailer = "trailer", TransferEncoding = "transfer-encoding", Upgrade = "upgrade", UserAgent = "user-agent",
     XForwardedFor = "x-forwarded-for", XForwardedHost = "x-forwarded-host", XForwardedProto = "x-forwarded-proto",
@@ -244,6 +245,8 @@ pub struct RequestHead {
     pub upgrade: Option<Span>,
     /// The client waits for 100 (Continue).
     pub expects_continue: bool,
+    /// The client understands trailer fields (RFC 9110 §10.1.4).
+    pub takes_trailers: bool,
     /// The client expects what nobody here can promise (RFC 9110 §10.1.1).
     pub unknown_expectation: bool,
 }

@@ -239,7 +239,7 @@ impl Gateway {
             "name": self.name, "generation": runtime.generation, "ready": !self.is_draining(), "draining": self.is_draining(),
             "drained": self.is_draining() && self.connections.get() == 0 && self.page.read(self.index).queued == 0, "connections": self.connections.get(),
             "requests_in_flight": self.in_flight.get(), "requests_total": self.totals.requests.value(),
-            "upgrades_total": self.totals.upgrades.value(), "latency_us": self.totals.latency_us.get(), "endpoints": endpoints,
+            "upgrades_total": self.totals.upgrades.value(), "upgrades_open": self.totals.upgrades_open(), "latency_us": self.totals.latency_us.get(), "endpoints": endpoints,
         })
         .to_string()
         .into_bytes()
@@ -290,7 +290,7 @@ impl Worker for Gateway {
         self.log.borrow().flush();
         if ticks.is_multiple_of(EXPIRE_TICKS) {
             for pool in &self.runtime.borrow().pools {
-                pool.idle.iter().for_each(|idle| idle.expire(pool.pool.settings.idle_timeout_ms));
+                pool.connections.iter().for_each(|connections| connections.expire(pool));
             }
         }
         if let Some(deadline) = self.draining_until_ms.get() {

@@ -87,8 +87,8 @@ fn names(key: &CertifiedKey) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// The client side towards a pool. Errors carry the path inside `tls`.
-pub(crate) fn client(settings: &PoolTls) -> Result<Arc<ClientConfig>, SnapshotError> {
+/// The client side towards a pool, `alpn` best first. Errors carry the path inside `tls`.
+pub(crate) fn client(settings: &PoolTls, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, SnapshotError> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&version::TLS13, &version::TLS12])
         .map_err(|error| SnapshotError::value("", error))?;
@@ -97,7 +97,7 @@ pub(crate) fn client(settings: &PoolTls) -> Result<Arc<ClientConfig>, SnapshotEr
     } else {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyone)).with_no_client_auth()
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(Arc::new(config))
 }
 

@@ -6,17 +6,21 @@ use std::pin::pin;
 use std::task::Poll;
 
 use weirgate_shared::clock;
+use weirgate_shared::deadline::{Deadline, TICK_MS};
 use weirgate_shared::reason::Reason;
-use weirgate_shared::relay::{End, Exact, Stream as _, relay, splice_exact};
+use weirgate_shared::relay::{End, Exact, Stream as _, relay_until, splice_exact};
 
 use crate::carrier::{Carrier, Failure};
 use crate::downstream::{Downstream, Piece};
 use crate::exchange::Scratch;
 use crate::filters::ResponseContext;
-use crate::http1::{self, Decoded, Decoder, Departure, HeadScan, has_body};
+use crate::grpc;
+use crate::http1::{Departure, HeadScan, has_body};
 use crate::insight::Record;
 use crate::io::Stream;
-use crate::message::{Framing, RequestHead, ResponseHead, Version};
+use crate::message::{Framing, HeaderId, Headers, RequestHead, ResponseHead, Version};
+use crate::upstream::Upstream;
+use crate::websocket;
 
 /// Interim answers that an endpoint may send before its final one.
 const INTERIM_LIMIT: usize = 16;
@@ -45,51 +49,47 @@ impl<D: Downstream> Carrier<'_, D> {
     }
 
     /// The request's body, written anew towards the endpoint.
-    pub(crate) async fn upload(&self, upstream: &Stream, framing: Framing) -> Result<(), Failure> {
+    pub(crate) async fn upload(&self, upstream: &impl Upstream, framing: Framing) -> Result<(), Failure> {
         let settings = &self.route.settings;
-        let mut body = self.down.body(framing);
+        let between_bytes_ms = self.between_bytes_ms.get();
+        let mut body = self.down.body(self.in_framing.get());
         let mut piece = Vec::new();
         loop {
             piece.clear();
             let mut event = Piece::Data;
             // All that is here in one write, as far as that is sensible.
             while event == Piece::Data && piece.len() < OUT_BYTES {
+                let mut bridged = Ok(());
                 event = self.down.next_piece(&mut body, |data| {
                     self.bytes_in.set(self.bytes_in.get() + data.len() as u64);
-                    if framing == Framing::Chunked {
-                        http1::chunk(&mut piece, data);
-                    } else {
-                        piece.extend_from_slice(data);
-                    }
+                    bridged = self.write_up(upstream, &mut piece, data, framing);
                 })?;
+                bridged?;
             }
             if settings.body_bytes != 0 && self.bytes_in.get() > settings.body_bytes {
                 return Err(Reason::BodyTooLarge.into());
             }
-            if event == Piece::End
-                && let Some(trailers) = self.down.trailers(&body)
-                && framing == Framing::Chunked
-            {
-                http1::last_chunk(&mut piece, trailers);
+            if event == Piece::End {
+                if let Some(bridge) = &self.bridge {
+                    bridge.borrow().request_end()?;
+                }
+                upstream.end(&mut piece, self.down.trailers(&body), framing);
             }
-            if !piece.is_empty() {
-                upstream.deadline.set_within(settings.between_bytes_ms, self.limit_ms);
-                upstream.write_all(&piece, settings.between_bytes_ms, self.limit_ms).await.map_err(|error| {
-                    let reason = if error.kind() == io::ErrorKind::TimedOut {
-                        self.timeout(Reason::BodyTimeout)
-                    } else {
-                        Reason::UpstreamClosedEarly
-                    };
-                    Failure { reason, unanswered: true }
-                })?;
-            }
+            upstream.send(&mut piece, between_bytes_ms, self.limit_ms).await.map_err(|error| {
+                let reason = if error.kind() == io::ErrorKind::TimedOut {
+                    self.timeout(Reason::BodyTimeout)
+                } else {
+                    Reason::UpstreamClosedEarly
+                };
+                Failure { reason, unanswered: true, unprocessed: upstream.is_unprocessed() }
+            })?;
             if event == Piece::End {
                 self.upload_done.set(true);
-                upstream.deadline.set_within(settings.response_head_ms, self.limit_ms);
+                upstream.deadline().set_within(self.response_head_ms, self.limit_ms);
                 return Ok(());
             }
             if event == Piece::Starved {
-                self.down.deadline().set_within(settings.between_bytes_ms, self.limit_ms);
+                self.down.deadline().set_within(between_bytes_ms, self.limit_ms);
                 match self.down.more_body(&mut body).await {
                     Ok(true) => {}
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -101,19 +101,55 @@ impl<D: Downstream> Carrier<'_, D> {
         }
     }
 
-    /// The response: interim ones, the head, the body, written anew towards the client.
-    pub(crate) async fn receive(
+    /// Write bytes of the request's body for the endpoint.
+    fn write_up(
         &self,
-        upstream: &Stream,
+        upstream: &impl Upstream,
+        out: &mut Vec<u8>,
+        data: &[u8],
+        framing: Framing,
+    ) -> Result<(), Reason> {
+        let Some(bridge) = &self.bridge else {
+            upstream.data(out, data, framing);
+            return Ok(());
+        };
+        let mut plain = Vec::new();
+        bridge.borrow_mut().request_data(data, &mut plain)?;
+        upstream.data(out, &plain, framing);
+        Ok(())
+    }
+
+    /// Write bytes of the answer's body for the client.
+    fn write_down(&self, out: &mut Vec<u8>, data: &[u8]) {
+        let framing = self.out_framing.get();
+        let Some(bridge) = &self.bridge else { return self.down.data(out, data, framing) };
+        let mut bridged = Vec::new();
+        bridge.borrow_mut().response_data(data, &mut bridged);
+        self.down.data(out, &bridged, framing);
+    }
+
+    /// End the answer.
+    pub(crate) fn end_answer(&self, out: &mut Vec<u8>, trailers: Option<&Headers>) {
+        let framing = self.out_framing.get();
+        let Some(bridge) = &self.bridge else { return self.down.end(out, trailers, framing) };
+        let mut last = Vec::new();
+        bridge.borrow_mut().response_end(trailers.unwrap_or(&Headers::default()), &mut last);
+        self.down.data(out, &last, framing);
+        self.down.end(out, None, framing);
+    }
+
+    /// The response: interim ones, the head, the body, written anew towards the client.
+    pub(crate) async fn receive<U: Upstream>(
+        &self,
+        upstream: &U,
         index: usize,
         scratch: &mut Scratch,
         record: &mut Record,
     ) -> Result<Received, Failure> {
-        let settings = &self.route.settings;
         let to_head = scratch.head.method() == b"HEAD";
         // While the request is still going out, its own progress is what is timed.
         if self.upload_done.get() {
-            upstream.deadline.set_within(settings.response_head_ms, self.limit_ms);
+            upstream.deadline().set_within(self.response_head_ms, self.limit_ms);
         }
         let mut interims = 0;
         loop {
@@ -129,7 +165,7 @@ impl<D: Downstream> Carrier<'_, D> {
             if scratch.head.version != Version::Http10 {
                 self.down.interim(&mut scratch.out, &scratch.response);
                 record.bytes_out += scratch.out.len() as u64;
-                self.write_out(&mut scratch.out, settings.between_bytes_ms).await?;
+                self.write_out(&mut scratch.out, self.between_bytes_ms.get()).await?;
             }
         }
         record.status = scratch.response.status;
@@ -140,28 +176,46 @@ impl<D: Downstream> Carrier<'_, D> {
         }
         let status = scratch.response.status;
         if status == 101 {
+            websocket::complete(&scratch.head, &mut scratch.response, self.own_key.get())?;
             let departure = Departure { framing: Framing::None, keep_alive: true, http10: false };
             self.down.head(&mut scratch.out, &scratch.response, departure, false);
             record.bytes_out += scratch.out.len() as u64;
             self.head_sent.set(true);
-            self.write_out(&mut scratch.out, settings.between_bytes_ms).await?;
+            self.write_out(&mut scratch.out, self.between_bytes_ms.get()).await?;
             return Ok(Received::Upgraded);
         }
         let has_body = has_body(to_head, status);
+        self.look_at(&mut scratch.response, record);
         let departure = self.departure(&scratch.head, &scratch.response, has_body);
-        let mut decoder = Decoder::new(if has_body { scratch.response.framing } else { Framing::None });
-        let ends = matches!(decoder, Decoder::Done);
+        self.out_framing.set(departure.framing);
+        let mut body = upstream.body(if has_body { scratch.response.framing } else { Framing::None });
+        let ends = upstream.is_whole(&body);
         self.down.head(&mut scratch.out, &scratch.response, departure, ends);
         record.head_bytes = scratch.out.len() as u64;
         if ends {
             self.head_sent.set(true);
         } else {
-            self.relay_body(upstream, &mut decoder, departure.framing, &mut scratch.out, record).await?;
+            self.relay_body(upstream, &mut body, &mut scratch.out, record).await?;
         }
         // A 204 with framing of a body may be followed by one: whose it would be is not known.
         let odd = status == 204 && !matches!(scratch.response.framing, Framing::None | Framing::Length(0));
-        let clean = upstream.input.borrow().is_empty() && self.upload_done.get() && !odd;
+        let clean = upstream.is_clean() && self.upload_done.get() && !odd;
         Ok(Received::Whole { keep_upstream: scratch.response.keep_alive && clean, keep_client: departure.keep_alive })
+    }
+
+    /// What the head of the answer says about what follows.
+    fn look_at(&self, head: &mut ResponseHead, record: &mut Record) {
+        if record.grpc {
+            record.grpc_status = grpc::status_in(&head.headers);
+        } else if head.headers.get(HeaderId::ContentType).is_some_and(is_event_stream) {
+            self.between_bytes_ms.set(self.route.settings.upgrade_idle_ms);
+        }
+        if let Some(bridge) = &self.bridge {
+            bridge.borrow().response_head(head);
+            if head.framing != Framing::None {
+                head.framing = Framing::Chunked;
+            }
+        }
     }
 
     /// How the response leaves: a body of unknown length is chunked, or for HTTP/1.0 ends with the connection.
@@ -170,6 +224,8 @@ impl<D: Downstream> Carrier<'_, D> {
         let framing = match response.framing {
             _ if response.status == 204 => Framing::None,
             Framing::Length(length) => Framing::Length(length),
+            // An answer that could have a body, and has none.
+            Framing::None if has_body => Framing::Length(0),
             Framing::Chunked | Framing::UntilClose if request.version != Version::Http10 => Framing::Chunked,
             Framing::Chunked | Framing::UntilClose if has_body => {
                 keep_alive = false;
@@ -182,24 +238,21 @@ impl<D: Downstream> Carrier<'_, D> {
 
     async fn read_head(
         &self,
-        upstream: &Stream,
+        upstream: &impl Upstream,
         to_head: bool,
         head: &mut ResponseHead,
         record: &mut Record,
     ) -> Result<(), Failure> {
         let mut scan = HeadScan::default();
         loop {
-            {
-                let mut input = upstream.input.borrow_mut();
-                if !input.is_empty()
-                    && let Some(length) = http1::parse_response(input.bytes(), &mut scan, to_head, head)?
-                {
-                    input.consume(length);
-                    return Ok(());
+            if upstream.next_head(&mut scan, to_head, head)? {
+                if record.first_byte_us == 0 {
+                    record.first_byte_us = clock::process_us() - self.start_us;
                 }
+                return Ok(());
             }
             let unanswered = record.first_byte_us == 0;
-            let failed = |reason| Failure { reason, unanswered };
+            let failed = |reason| Failure { reason, unanswered, unprocessed: upstream.is_unprocessed() };
             match self.read(upstream).await {
                 Ok(0) => return Err(failed(Reason::UpstreamClosedEarly)),
                 Ok(_) if unanswered => record.first_byte_us = clock::process_us() - self.start_us,
@@ -215,66 +268,58 @@ impl<D: Downstream> Carrier<'_, D> {
 
     /// Read from the endpoint for as long as there is a client. While the request still goes out, that
     /// side notices.
-    async fn read(&self, upstream: &Stream) -> io::Result<usize> {
-        if self.upload_done.get() {
-            upstream.read_while(|context| self.down.poll_gone(context)).await
-        } else {
-            upstream.read().await
-        }
+    async fn read(&self, upstream: &impl Upstream) -> io::Result<usize> {
+        let watch = self.upload_done.get();
+        upstream.more(|context| if watch { self.down.poll_gone(context) } else { Poll::Pending }).await
     }
 
-    async fn relay_body(
+    async fn relay_body<U: Upstream>(
         &self,
-        upstream: &Stream,
-        decoder: &mut Decoder,
-        framing: Framing,
+        upstream: &U,
+        body: &mut U::Body,
         out: &mut Vec<u8>,
         record: &mut Record,
     ) -> Result<(), Failure> {
-        let settings = &self.route.settings;
         loop {
-            let mut starved = false;
-            {
-                let mut input = upstream.input.borrow_mut();
-                match decoder.next(input.bytes()).map_err(|_| Reason::UpstreamBadResponse)? {
-                    Decoded::Data { skip, length } => {
-                        self.down.data(out, &input.bytes()[skip..skip + length], framing);
-                        input.consume(skip + length);
-                    }
-                    Decoded::End { skip } => {
-                        input.consume(skip);
-                        self.down.end(out, decoder.trailers(), framing);
-                        self.head_sent.set(true);
-                        return Ok(());
-                    }
-                    Decoded::More { skip } => {
-                        input.consume(skip);
-                        starved = true;
-                    }
+            let piece = upstream.next_piece(body, |data| self.write_down(out, data))?;
+            if piece == Piece::End {
+                let trailers = upstream.trailers(body);
+                if record.grpc && record.grpc_status.is_none() {
+                    record.grpc_status = trailers.and_then(grpc::status_in);
                 }
+                self.end_answer(out, trailers);
+                self.head_sent.set(true);
+                return Ok(());
             }
+            let starved = piece == Piece::Starved;
             if !starved && out.len() < OUT_BYTES {
                 continue;
             }
+            if let Some(bridge) = &self.bridge {
+                let mut padded = Vec::new();
+                bridge.borrow_mut().response_pause(&mut padded);
+                self.down.data(out, &padded, self.out_framing.get());
+            }
             self.head_sent.set(true);
             record.bytes_out += out.len() as u64;
-            self.write_out(out, settings.between_bytes_ms).await?;
+            self.write_out(out, self.between_bytes_ms.get()).await?;
             if !starved {
                 continue;
             }
-            if let Decoder::Length(left) = decoder
-                && *left >= BULK_BYTES
+            if let Some((stream, left)) = upstream.bulk(body)
+                && left >= BULK_BYTES
                 && self.upload_done.get()
-                && let Some(moved) = self.splice(upstream, *left).await?
+                && self.bridge.is_none()
+                && let Some(moved) = self.splice(stream, left).await?
             {
                 record.bytes_out += moved;
-                *decoder = Decoder::Done;
+                upstream.taken(body);
                 continue;
             }
-            upstream.deadline.set_within(settings.between_bytes_ms, self.limit_ms);
+            upstream.deadline().set_within(self.between_bytes_ms.get(), self.limit_ms);
             match self.read(upstream).await {
-                Ok(0) if decoder.ends_with_connection() => {
-                    self.down.end(out, None, framing);
+                Ok(0) if upstream.ends_with_connection(body) => {
+                    self.end_answer(out, None);
                     return Ok(());
                 }
                 Ok(0) => return Err(Reason::UpstreamClosedEarly.into()),
@@ -295,14 +340,8 @@ impl<D: Downstream> Carrier<'_, D> {
         let (from, to) = (upstream.io.borrow(), client.io.borrow());
         let (Some(from), Some(to)) = (from.plain(), to.plain()) else { return Ok(None) };
         let deadline = &upstream.deadline;
-        match splice_exact(
-            from,
-            to,
-            left,
-            || deadline.set_within(self.route.settings.between_bytes_ms, self.limit_ms),
-            deadline,
-        )
-        .await
+        match splice_exact(from, to, left, || deadline.set_within(self.between_bytes_ms.get(), self.limit_ms), deadline)
+            .await
         {
             Exact::Moved => Ok(Some(left)),
             Exact::NoPipe => Ok(None),
@@ -321,20 +360,21 @@ impl<D: Downstream> Carrier<'_, D> {
     }
 
     /// After 101: bytes both ways, whatever they mean, until both sides have finished.
-    #[allow(clippy::await_holding_refcell_ref)] // from here on nobody else touches the two streams
-    pub(crate) async fn join(&self, upstream: &Stream, record: &mut Record) {
-        let Some(client) = self.down.stream() else { return };
-        self.down.client().gateway.totals.upgrades.add_one();
-        let rest = |stream: &Stream| {
-            let bytes = stream.input.borrow().bytes().to_vec();
-            stream.input.borrow_mut().consume(bytes.len());
-            bytes
+    pub(crate) async fn join(&self, upstream: &impl Upstream, record: &mut Record) {
+        let (Some((mut downstream, forth)), Some((mut endpoint, back))) = (self.down.pipe(), upstream.pipe()) else {
+            return;
         };
-        let (forth, back) = (rest(client), rest(upstream));
-        let mut downstream = client.io.borrow_mut();
-        let mut endpoint = upstream.io.borrow_mut();
-        let idle_ms = self.route.settings.upgrade_idle_ms;
-        let outcome = relay(&mut *downstream, &mut *endpoint, forth, back, &client.deadline, idle_ms).await;
+        let gateway = &self.down.client().gateway;
+        let _open = gateway.totals.upgraded();
+        let settings = &self.route.settings;
+        let limit_ms = match settings.upgrade_total_ms {
+            0 => 0,
+            // Never early: the coarse clock may be one tick behind.
+            total_ms => clock::coarse_ms() + TICK_MS + total_ms,
+        };
+        let deadline: &Deadline = self.down.deadline();
+        let idle_ms = settings.upgrade_idle_ms;
+        let outcome = relay_until(&mut downstream, &mut endpoint, (forth, back), deadline, idle_ms, limit_ms).await;
         self.bytes_in.set(outcome.forth);
         record.bytes_out += outcome.back;
         if matches!(outcome.end, End::FirstReset | End::SecondReset) {
@@ -342,13 +382,19 @@ impl<D: Downstream> Carrier<'_, D> {
         }
         record.reason = match outcome.end {
             End::Finished => None,
-            End::Idle => {
-                Some(if self.down.client().gateway.is_closing() { Reason::Draining } else { Reason::IdleTimeout })
-            }
+            End::Idle if gateway.is_closing() => Some(Reason::Draining),
+            End::Idle if limit_ms != 0 && limit_ms <= clock::coarse_ms() => Some(Reason::TotalTimeout),
+            End::Idle => Some(Reason::IdleTimeout),
             End::FirstReset => Some(Reason::ClientReset),
             End::SecondReset => Some(Reason::UpstreamReset),
         };
     }
+}
+
+/// Events come when there are some (HTML, "Server-sent events").
+fn is_event_stream(value: &[u8]) -> bool {
+    const KIND: &[u8] = b"text/event-stream";
+    value.get(..KIND.len()).is_some_and(|start| start.eq_ignore_ascii_case(KIND))
 }
 
 /// Run the upload beside the response. The response decides; an upload that fails ends both, but for

@@ -60,6 +60,7 @@ reasons! {
     BadHost = "bad_host", Downstream, 400, "The Host header is missing, repeated or malformed.";
     ExpectationFailed = "expectation_failed", Downstream, 417, "An expectation other than 100-continue was asked for.";
     MethodNotSupported = "method_not_supported", Downstream, 405, "CONNECT and TRACE are not carried.";
+    ProtocolNotSupported = "protocol_not_supported", Downstream, 501, "An extended CONNECT asked for another protocol than websocket.";
     CodingNotSupported = "coding_not_supported", Downstream, 501, "A transfer coding other than chunked was used.";
     VersionNotSupported = "version_not_supported", Downstream, 505, "The HTTP version is not 1.0 or 1.1.";
     UriTooLong = "uri_too_long", Downstream, 414, "The request target is longer than the gateway's limit.";
@@ -67,6 +68,7 @@ reasons! {
     BodyTooLarge = "body_too_large", Downstream, 413, "The request body is larger than the route's limit.";
     RequestTimeout = "request_timeout", Downstream, 408, "The request head or body did not arrive in time.";
     Http2Flood = "http2_flood", Downstream, 0, "The HTTP/2 client sent more control frames than the gateway's limit.";
+    PingTimeout = "ping_timeout", Downstream, 0, "The HTTP/2 client did not answer a PING in time: it has gone without a word.";
     BadProxyHeader = "bad_proxy_header", Downstream, 0, "A trusted peer sent no valid PROXY protocol header in time, or an edge one without id and listener.";
     BadClientHello = "bad_client_hello", Downstream, 0, "What a tls listener was sent is not a TLS client hello.";
     HelloTimeout = "hello_timeout", Downstream, 0, "The TLS client hello did not arrive in time.";
@@ -83,6 +85,8 @@ reasons! {
     ConnectFailed = "connect_failed", Upstream, 502, "The endpoint could not be reached.";
     UpstreamTlsFailed = "upstream_tls_failed", Upstream, 502, "The TLS handshake with the endpoint failed.";
     UpstreamClosedEarly = "upstream_closed_early", Upstream, 502, "The endpoint closed the connection before its answer was complete.";
+    UpstreamNoHttp2 = "upstream_no_http2", Upstream, 502, "The endpoint does not agree to HTTP/2, which its pool is configured for.";
+    UpstreamNoUpgrade = "upstream_no_upgrade", Upstream, 502, "The endpoint speaks HTTP/2 and takes no WebSocket over it (RFC 8441).";
     UpstreamReset = "upstream_reset", Upstream, 0, "The endpoint reset the stream.";
     UpstreamBadResponse = "upstream_bad_response", Upstream, 502, "The endpoint's answer is malformed or ambiguous (RFC 9112).";
     UpstreamHeaderTooLarge = "upstream_header_too_large", Upstream, 502, "The endpoint's response head is too large.";

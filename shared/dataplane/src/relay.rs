@@ -83,16 +83,22 @@ pub struct Throttles {
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {
     /// The TCP socket, when bytes on it are bytes of the stream (so not under TLS).
     fn plain(&self) -> Option<&TcpStream>;
-    /// The TCP socket below.
-    fn socket(&self) -> &TcpStream;
+    /// The TCP socket below, where the stream has it for itself.
+    fn socket(&self) -> Option<&TcpStream>;
+    /// End it in a way that the other side cannot take for a good end.
+    fn reset(&mut self) {
+        if let Some(socket) = self.socket() {
+            close_with_reset(socket.as_fd());
+        }
+    }
 }
 
 impl Stream for TcpStream {
     fn plain(&self) -> Option<&TcpStream> {
         Some(self)
     }
-    fn socket(&self) -> &TcpStream {
-        self
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
     }
 }
 
@@ -125,7 +131,19 @@ pub async fn relay<A: Stream, B: Stream>(
     idle: &Deadline,
     idle_ms: u64,
 ) -> Outcome {
-    relay_throttled(first, second, (forth, back), idle, idle_ms, Throttles::default()).await
+    relay_within(first, second, (forth, back), idle, (idle_ms, 0), Throttles::default()).await
+}
+
+/// The same, until `limit_ms` at the latest (coarse clock, 0 = without end); `read` are the bytes already read.
+pub async fn relay_until<A: Stream, B: Stream>(
+    first: &mut A,
+    second: &mut B,
+    read: (Vec<u8>, Vec<u8>),
+    idle: &Deadline,
+    idle_ms: u64,
+    limit_ms: u64,
+) -> Outcome {
+    relay_within(first, second, read, idle, (idle_ms, limit_ms), Throttles::default()).await
 }
 
 /// The same, each direction held back by its throttle. `read` are the bytes already read, forth and back.
@@ -137,16 +155,27 @@ pub async fn relay_throttled<A: Stream, B: Stream>(
     idle_ms: u64,
     throttles: Throttles,
 ) -> Outcome {
+    relay_within(first, second, read, idle, (idle_ms, 0), throttles).await
+}
+
+async fn relay_within<A: Stream, B: Stream>(
+    first: &mut A,
+    second: &mut B,
+    read: (Vec<u8>, Vec<u8>),
+    idle: &Deadline,
+    (idle_ms, limit_ms): (u64, u64),
+    throttles: Throttles,
+) -> Outcome {
     let mut up = Direction::starting_with(read.0, throttles.forth);
     let mut down = Direction::starting_with(read.1, throttles.back);
     let (mut hung_up_us, mut first_back_us, mut ended_first) = (None, None, None);
-    idle.set(idle_ms);
+    idle.set_within(idle_ms, limit_ms);
     let end = poll_fn(|context| {
         let before = (up.bytes, down.bytes, up.in_pipe, down.in_pipe, up.sent, down.sent);
         let forth = up.poll(context, first, second, down.closed);
         let back = down.poll(context, second, first, up.closed);
         if before != (up.bytes, down.bytes, up.in_pipe, down.in_pipe, up.sent, down.sent) {
-            idle.set(idle_ms);
+            idle.set_within(idle_ms, limit_ms);
         }
         if first_back_us.is_none() && down.bytes > 0 {
             first_back_us = Some(clock::monotonic_us());
@@ -154,7 +183,7 @@ pub async fn relay_throttled<A: Stream, B: Stream>(
         let waits_ms = up.waits_ms().max(down.waits_ms());
         if waits_ms > 0 && idle_ms > 0 {
             // Bytes are there: it is we who do not take them.
-            idle.set(idle_ms.saturating_add(waits_ms));
+            idle.set_within(idle_ms.saturating_add(waits_ms), limit_ms);
         }
         let broken =
             matches!(forth, Poll::Ready(Err(Failure::Sink))) || matches!(back, Poll::Ready(Err(Failure::Source)));
@@ -181,8 +210,8 @@ pub async fn relay_throttled<A: Stream, B: Stream>(
     .await;
     idle.clear();
     match end {
-        End::FirstReset => close_with_reset(second.socket().as_fd()),
-        End::SecondReset => close_with_reset(first.socket().as_fd()),
+        End::FirstReset => second.reset(),
+        End::SecondReset => first.reset(),
         End::Finished | End::Idle => {}
     }
     let held_us = up.held_us() + down.held_us();
@@ -248,7 +277,9 @@ impl Direction {
                 None => usize::MAX,
                 Some(throttle) => {
                     // Nothing is reserved for a stream that is silent. An error shows when it is read.
-                    let _ = ready!(from.socket().poll_read_ready(context));
+                    if let Some(socket) = from.socket() {
+                        let _ = ready!(socket.poll_read_ready(context));
+                    }
                     ready!(throttle.poll_ready(context))
                 }
             };

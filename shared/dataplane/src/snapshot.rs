@@ -276,6 +276,21 @@ pub enum ProxyProtocol {
     V2,
 }
 
+/// Which HTTP the endpoints of a pool are spoken to in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PoolProtocol {
+    /// HTTP/1.1.
+    #[default]
+    Http1,
+    /// HTTP/2 under TLS.
+    H2,
+    /// HTTP/2 in cleartext, with prior knowledge.
+    H2c,
+    /// What the endpoint chooses in the TLS handshake.
+    Auto,
+}
+
 /// What happens when no endpoint of a pool is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -321,6 +336,17 @@ pub struct Pool {
     pub queue_timeout_ms: u64,
     pub max_idle_connections: u32,
     pub idle_timeout_ms: u64,
+    #[serde(default)]
+    pub protocol: PoolProtocol,
+    /// Requests at once on one HTTP/2 connection.
+    #[serde(default = "default_streams")]
+    pub max_streams: u32,
+    /// Requests that one connection carries in its life; 0 = any number.
+    #[serde(default)]
+    pub max_requests: u64,
+    /// How old a connection may get; 0 = any age.
+    #[serde(default)]
+    pub connection_age_ms: u64,
     pub tls: Option<PoolTls>,
     pub proxy_protocol: ProxyProtocol,
     /// Its endpoints are gateways on other hosts.
@@ -328,6 +354,10 @@ pub struct Pool {
     pub gateways: bool,
     /// Read by the prober only.
     pub health: Option<serde_json::Value>,
+}
+
+fn default_streams() -> u32 {
+    100
 }
 
 /// One address of one application.
@@ -368,6 +398,9 @@ pub struct Route {
     pub between_bytes_ms: u64,
     pub total_ms: u64,
     pub upgrade_idle_ms: u64,
+    /// How long an upgraded connection may last; 0 = without end.
+    #[serde(default)]
+    pub upgrade_total_ms: u64,
 }
 
 /// Conditions of a route. An empty list is no condition.
@@ -448,6 +481,7 @@ pub enum Filter {
         #[serde(default)]
         source_prefix: SourcePrefix,
     },
+    GrpcWeb {},
     Sticky {
         cookie: String,
         max_age_ms: u64,
@@ -493,6 +527,18 @@ pub struct Gateway {
     pub http2_connection_window_bytes: u32,
     /// Control frames of a connection in a second, on average; 0 = any number.
     pub http2_control_frames: u64,
+    /// WebSocket over HTTP/2 (RFC 8441).
+    #[serde(default)]
+    pub http2_extended_connect: bool,
+    /// A PING after so long without a frame from the other side; 0 = none.
+    #[serde(default)]
+    pub http2_ping_interval_ms: u64,
+    /// How long its answer may take.
+    #[serde(default)]
+    pub http2_ping_timeout_ms: u64,
+    /// How old a client's connection may get, less up to a tenth; 0 = any age.
+    #[serde(default)]
+    pub connection_age_ms: u64,
     pub cookie_secret: String,
 }
 

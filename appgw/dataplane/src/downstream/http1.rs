@@ -9,7 +9,6 @@ use weirgate_shared::clock;
 use weirgate_shared::deadline::Deadline;
 use weirgate_shared::net::close_with_reset;
 use weirgate_shared::reason::Reason;
-use weirgate_shared::relay::Stream as _;
 
 use super::{Downstream, Piece};
 use crate::client::Client;
@@ -18,6 +17,7 @@ use crate::http1::{self, Decoded, Decoder, Departure, HeadScan, parse_request};
 use crate::http2::PREFACE;
 use crate::io::Stream;
 use crate::message::{Framing, Headers, RequestHead, ResponseHead};
+use crate::tunnel::Pipe;
 
 /// Own answers that may wait for being written together.
 const PENDING_BYTES: usize = 64 * 1024;
@@ -167,6 +167,10 @@ impl Downstream for Connection {
 
     fn stream(&self) -> Option<&Stream> {
         Some(&self.stream)
+    }
+
+    fn pipe(&self) -> Option<(Pipe<'_>, Vec<u8>)> {
+        Some(Pipe::of(&self.stream))
     }
 }
 

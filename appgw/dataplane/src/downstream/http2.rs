@@ -16,10 +16,10 @@ use weirgate_shared::clock;
 use weirgate_shared::deadline::Deadline;
 use weirgate_shared::reason::Reason;
 
-use super::wire::Wire;
 use crate::client::Client;
-use crate::http2::FrameWatch;
+use crate::http2::{FrameWatch, KeepAlive};
 use crate::io::Stream;
+use crate::wire::Wire;
 
 /// How long a client gets to take notice of the end of the connection.
 const CLOSING_MS: u64 = 2_000;
@@ -41,8 +41,12 @@ pub(crate) async fn serve(client: Client, stream: Stream) {
     let (io, early, deadline) = stream.into_parts();
     let wire = Wire::new(io, early, FrameWatch::new(gateway.http2_control_frames, clock::coarse_ms()));
     deadline.set(gateway.request_head_ms);
+    let mut builder = Builder::new();
+    if gateway.http2_extended_connect {
+        builder.enable_connect_protocol();
+    }
     let mut shaking = pin!(
-        Builder::new()
+        builder
             .max_concurrent_streams(gateway.http2_streams)
             .initial_window_size(gateway.http2_stream_window_bytes)
             .initial_connection_window_size(gateway.http2_connection_window_bytes)
@@ -63,16 +67,27 @@ pub(crate) async fn serve(client: Client, stream: Stream) {
         deadline.poll_expired(context).map(|()| Err(Some(Reason::RequestTimeout)))
     })
     .await;
+    let ping_times = (gateway.http2_ping_interval_ms, gateway.http2_ping_timeout_ms);
     drop(runtime);
-    let connection = match connection {
+    let mut connection = match connection {
         Ok(connection) => connection,
         Err(reason) => {
             reason.inspect(|reason| client.gateway.totals.count_reason(*reason));
             return;
         }
     };
-    let mut driver =
-        Driver { client, connection, wire, deadline, open: Rc::default(), waits: Waits::Unknown, closing: false };
+    let pings = connection.ping_pong().filter(|_| ping_times.0 != 0);
+    let pings = pings.map(|pings| KeepAlive::new(pings, client.gateway.deadlines.register(), ping_times));
+    let mut driver = Driver {
+        client,
+        connection,
+        pings,
+        wire,
+        deadline,
+        open: Rc::default(),
+        waits: Waits::Unknown,
+        closing: false,
+    };
     let mut number = 0;
     while let Some((request, respond)) = driver.next().await {
         number += 1;
@@ -120,6 +135,8 @@ enum Waits {
 struct Driver {
     client: Rc<Client>,
     connection: h2::server::Connection<Wire, Bytes>,
+    /// Asks a silent client whether it is still there.
+    pings: Option<KeepAlive>,
     wire: Wire,
     deadline: Deadline,
     open: Rc<Cell<u32>>,
@@ -154,6 +171,11 @@ impl Driver {
                 self.say(h2::Reason::ENHANCE_YOUR_CALM, context);
                 return Poll::Ready(None);
             }
+            let received = self.wire.received();
+            if self.pings.as_mut().is_some_and(|pings| pings.poll(context, received).is_ready()) {
+                self.client.gateway.totals.count_reason(Reason::PingTimeout);
+                return Poll::Ready(None);
+            }
             match self.wire.poll_push(context) {
                 Poll::Ready(Ok(())) => self.wait(if self.open.get() == 0 { Waits::Idle } else { Waits::Busy }),
                 Poll::Ready(Err(_)) => return Poll::Ready(None),
@@ -161,6 +183,9 @@ impl Driver {
             }
             if self.deadline.poll_expired(context).is_pending() {
                 return Poll::Pending;
+            }
+            if !self.closing && !self.deadline.ended() && !self.client.goes_on() {
+                continue;
             }
             if self.closing || self.deadline.ended() || self.waits != Waits::Idle {
                 self.say(h2::Reason::NO_ERROR, context);
@@ -205,11 +230,13 @@ impl Driver {
         }
         self.waits = waits;
         let runtime = self.client.gateway.runtime();
-        self.deadline.set(match waits {
+        let wait_ms = match waits {
             Waits::Idle if self.closing => CLOSING_MS,
             Waits::Idle | Waits::Full(_) => runtime.snapshot.gateway.idle_ms,
             Waits::Busy | Waits::Unknown => 0,
-        });
+        };
+        // Its age ends a connection that is not idle, too; but only once.
+        self.deadline.set_within(wait_ms, if self.closing { 0 } else { self.client.until_ms });
         // Once told, it keeps its time to take notice, drain or not.
         self.deadline.set_idle(waits == Waits::Idle && !self.closing);
         if waits == Waits::Idle {

@@ -4,7 +4,6 @@
 
 pub(crate) mod http1;
 pub(crate) mod http2;
-mod wire;
 
 use std::io;
 use std::task::{Context, Poll};
@@ -16,6 +15,7 @@ use crate::client::Client;
 use crate::http1::Departure;
 use crate::io::Stream;
 use crate::message::{Framing, Headers, RequestHead, ResponseHead};
+use crate::tunnel::Pipe;
 
 /// What has come of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,4 +89,7 @@ pub(crate) trait Downstream {
 
     /// The byte stream, where the exchange has it for itself.
     fn stream(&self) -> Option<&Stream>;
+
+    /// Both directions as bytes, after an upgrade, with what was already read.
+    fn pipe(&self) -> Option<(Pipe<'_>, Vec<u8>)>;
 }

@@ -1,5 +1,6 @@
 //! Filters: what happens to a message on its way, in the order written. One file a filter.
 
+mod grpc_web;
 mod header_edit;
 mod rate_limit;
 mod rewrite_prefix;
@@ -12,6 +13,7 @@ use weirgate_shared::rate_table::RateTable;
 use weirgate_shared::reason::Reason;
 use weirgate_shared::snapshot::{self, SnapshotError};
 
+use crate::grpc_web::Bridge;
 use crate::message::{RequestHead, ResponseHead};
 
 /// What a filter may look at and change before the request leaves.
@@ -27,6 +29,8 @@ pub(crate) struct RequestContext<'a> {
     /// Seconds after which a refused client may try again.
     pub(crate) retry_after: Option<u64>,
     pub(crate) pool: Option<&'a Pool>,
+    /// What changes the bodies of this call.
+    pub(crate) bridge: Option<Bridge>,
 }
 
 /// What a filter may look at and change before the response leaves.
@@ -58,6 +62,7 @@ pub(crate) struct Surroundings<'a> {
 /// The registry: one line a filter.
 pub(crate) fn build(filter: &snapshot::Filter, around: &Surroundings<'_>) -> Result<Box<dyn Filter>, SnapshotError> {
     Ok(match filter {
+        snapshot::Filter::GrpcWeb {} => Box::new(grpc_web::GrpcWeb),
         snapshot::Filter::RateLimit { per_second, burst, source_prefix } => {
             Box::new(rate_limit::RateLimit::new(*per_second, *burst, *source_prefix, around))
         }
@@ -85,8 +90,17 @@ pub(crate) mod testing {
         let prefix_length =
             head.path().iter().skip(1).position(|&byte| byte == b'/').map_or(head.path().len(), |at| at + 1);
         let source = "192.0.2.1".parse().expect("valid");
-        let mut context =
-            RequestContext { head, source, prefix_length, rates, now_us, preferred: None, retry_after: None, pool };
+        let mut context = RequestContext {
+            head,
+            source,
+            prefix_length,
+            rates,
+            now_us,
+            preferred: None,
+            retry_after: None,
+            pool,
+            bridge: None,
+        };
         let verdict = filter.request(&mut context);
         (verdict, context.preferred, context.retry_after)
     }

@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
+use h2::RecvStream;
 use h2::server::SendResponse;
-use h2::{RecvStream, SendStream};
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 use weirgate_shared::clock;
 use weirgate_shared::deadline::Deadline;
 use weirgate_shared::reason::Reason;
@@ -19,9 +19,10 @@ use crate::client::Client;
 use crate::downstream::{Downstream, Piece};
 use crate::exchange;
 use crate::http1::Departure;
-use crate::http2::{self, FrameWatch, read_request, read_trailers};
+use crate::http2::{self, FrameWatch, Outflow, read_request, read_trailers};
 use crate::io::Stream;
 use crate::message::{Framing, Headers, RequestHead, ResponseHead};
+use crate::tunnel::{Pipe, Tunnel};
 
 /// Serve one request.
 pub(super) async fn serve(
@@ -41,9 +42,9 @@ pub(super) async fn serve(
         watch,
         deadline: gateway.deadlines.register(),
         request: RefCell::new(body),
-        reply: RefCell::new(Reply::Head(respond)),
+        respond: RefCell::new(Some(respond)),
         written: RefCell::default(),
-        ending: Cell::new(None),
+        outflow: Outflow::default(),
         to_head: parts.method == Method::HEAD,
         gone: Cell::new(false),
         _open: open,
@@ -65,31 +66,18 @@ pub(super) async fn serve(
 const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER_MS: u64 = 2_000;
 
-/// What is still to be said to the client.
-enum Reply {
-    /// All of it; the head may have been written, but can still be taken back.
-    Head(SendResponse<Bytes>),
-    /// The body.
-    Body(SendStream<Bytes>),
-    Nothing,
-}
-
-/// How a body ends that is being written.
-enum Ending {
-    Plain,
-    Trailers(HeaderMap),
-}
-
 /// A stream of an HTTP/2 connection.
 struct StreamExchange<'a> {
     client: &'a Client,
     watch: Rc<RefCell<FrameWatch>>,
     deadline: Deadline,
     request: RefCell<RecvStream>,
-    reply: RefCell<Reply>,
+    /// What sends the head; `None` once it has.
+    respond: RefCell<Option<SendResponse<Bytes>>>,
     /// A head that is written and not sent, and whether it is the whole answer.
     written: RefCell<Option<(Response<()>, bool)>>,
-    ending: Cell<Option<Ending>>,
+    /// What sends the body.
+    outflow: Outflow,
     /// The answer has no body, whatever is written.
     to_head: bool,
     /// The client has reset the stream, or the connection is gone.
@@ -133,34 +121,6 @@ impl StreamExchange<'_> {
         }
     }
 
-    /// Room for so many bytes at most, as soon as the client's windows have some.
-    async fn room(&self, wanted: usize, stall_ms: u64, limit_ms: u64) -> io::Result<usize> {
-        let mut waiting = false;
-        poll_fn(|context| {
-            let mut reply = self.reply.borrow_mut();
-            let Reply::Body(stream) = &mut *reply else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
-            stream.reserve_capacity(wanted);
-            if stream.capacity() > 0 {
-                return Poll::Ready(Ok(stream.capacity().min(wanted)));
-            }
-            match stream.poll_capacity(context) {
-                Poll::Ready(Some(Ok(room))) => Poll::Ready(Ok(room.min(wanted))),
-                Poll::Ready(_) => {
-                    self.gone.set(true);
-                    Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
-                }
-                Poll::Pending => {
-                    if !waiting {
-                        waiting = true;
-                        self.deadline.set_within(stall_ms, limit_ms);
-                    }
-                    self.deadline.poll_expired(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
-                }
-            }
-        })
-        .await
-    }
-
     /// After an answer that did not wait for the request's body: take some of it, since clients take a reset
     /// behind the answer for a failure, though it says that there is none (RFC 9113 §8.1).
     async fn linger(&self) {
@@ -176,39 +136,22 @@ impl StreamExchange<'_> {
     }
 
     fn reset(&self, code: h2::Reason) {
-        self.ending.set(None);
         self.written.take();
-        match &mut *self.reply.borrow_mut() {
-            Reply::Head(respond) => respond.send_reset(code),
-            Reply::Body(stream) => stream.send_reset(code),
-            Reply::Nothing => {}
+        match &mut *self.respond.borrow_mut() {
+            Some(respond) => respond.send_reset(code),
+            None => self.outflow.reset(code),
         }
     }
 
     /// Send the head, if one was written: from here on it cannot be taken back.
     fn send_head(&self) -> io::Result<()> {
         let Some((response, ends)) = self.written.take() else { return Ok(()) };
-        let mut reply = self.reply.borrow_mut();
-        let Reply::Head(respond) = &mut *reply else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        let sent = respond.send_response(response, ends);
-        *reply = match sent {
-            Ok(stream) if !ends => Reply::Body(stream),
-            Ok(_) => Reply::Nothing,
-            Err(error) => {
-                self.gone.set(true);
-                return Err(broken(error));
-            }
-        };
+        let mut respond = self.respond.borrow_mut().take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let stream = respond.send_response(response, ends).map_err(broken)?;
+        if !ends {
+            self.outflow.open(stream);
+        }
         Ok(())
-    }
-
-    fn give(&self, data: Bytes, ends: bool) -> io::Result<()> {
-        let mut reply = self.reply.borrow_mut();
-        let Reply::Body(stream) = &mut *reply else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        stream.send_data(data, ends).map_err(|error| {
-            self.gone.set(true);
-            broken(error)
-        })
     }
 }
 
@@ -273,13 +216,13 @@ impl Downstream for StreamExchange<'_> {
     }
 
     fn interim(&self, _out: &mut Vec<u8>, head: &ResponseHead) {
-        if let Reply::Head(respond) = &mut *self.reply.borrow_mut() {
+        if let Some(respond) = &mut *self.respond.borrow_mut() {
             let _ = respond.send_informational(http2::response(head, Framing::None));
         }
     }
 
     fn head(&self, _out: &mut Vec<u8>, head: &ResponseHead, departure: Departure, ends: bool) {
-        self.ending.set(None);
+        self.outflow.take_back();
         *self.written.borrow_mut() = Some((http2::response(head, departure.framing), ends || self.to_head));
     }
 
@@ -293,8 +236,7 @@ impl Downstream for StreamExchange<'_> {
         if self.to_head {
             return;
         }
-        let trailers = trailers.and_then(http2::trailers);
-        self.ending.set(Some(trailers.map_or(Ending::Plain, Ending::Trailers)));
+        self.outflow.end(trailers);
     }
 
     async fn send(&self, out: &mut Vec<u8>, stall_ms: u64, limit_ms: u64) -> io::Result<()> {
@@ -302,39 +244,20 @@ impl Downstream for StreamExchange<'_> {
             out.clear();
             return Err(io::ErrorKind::ConnectionReset.into());
         }
-        self.send_head()?;
-        let mut rest = Bytes::from(std::mem::take(out));
-        let ending = self.ending.take();
-        while !rest.is_empty() {
-            let room = self.room(rest.len(), stall_ms, limit_ms).await?;
-            let piece = rest.split_to(room);
-            let ends = rest.is_empty() && matches!(ending, Some(Ending::Plain));
-            self.give(piece, ends)?;
-            if ends {
-                *self.reply.borrow_mut() = Reply::Nothing;
-                return Ok(());
-            }
+        let mut sent = self.send_head();
+        if sent.is_ok() {
+            sent = self.outflow.send(out, &self.deadline, stall_ms, limit_ms).await;
         }
-        match ending {
-            None => return Ok(()),
-            Some(Ending::Plain) => self.give(Bytes::new(), true)?,
-            Some(Ending::Trailers(fields)) => {
-                if let Reply::Body(stream) = &mut *self.reply.borrow_mut() {
-                    stream.send_trailers(fields).map_err(broken)?;
-                }
-            }
-        }
-        *self.reply.borrow_mut() = Reply::Nothing;
-        Ok(())
+        out.clear();
+        sent.inspect_err(|error| self.gone.set(error.kind() != io::ErrorKind::TimedOut))
     }
 
     fn poll_gone(&self, context: &mut Context<'_>) -> Poll<()> {
-        let reset = match &mut *self.reply.borrow_mut() {
-            Reply::Head(respond) => respond.poll_reset(context),
-            Reply::Body(stream) => stream.poll_reset(context),
-            Reply::Nothing => return Poll::Pending,
+        let reset = match &mut *self.respond.borrow_mut() {
+            Some(respond) => respond.poll_reset(context).map(|_| ()),
+            None => self.outflow.poll_reset(context),
         };
-        reset.map(|_| self.gone.set(true))
+        reset.map(|()| self.gone.set(true))
     }
 
     fn is_gone(&self) -> bool {
@@ -343,5 +266,10 @@ impl Downstream for StreamExchange<'_> {
 
     fn stream(&self) -> Option<&Stream> {
         None
+    }
+
+    fn pipe(&self) -> Option<(Pipe<'_>, Vec<u8>)> {
+        let send = self.outflow.take()?;
+        Some((Pipe::Stream(Tunnel::new(self.request.borrow_mut(), send, Bytes::new())), Vec::new()))
     }
 }

@@ -26,36 +26,38 @@ struct State {
     ended: bool,
     /// Bytes that the socket, or the TLS session, has taken.
     taken: u64,
+    /// Bytes that have come.
+    received: u64,
     watch: Rc<RefCell<FrameWatch>>,
 }
 
 /// One end is the `h2` crate's, the other its driver's.
 #[derive(Clone)]
-pub(super) struct Wire {
+pub(crate) struct Wire {
     state: Rc<RefCell<State>>,
     flooded: Rc<Cell<bool>>,
 }
 
 impl Wire {
     /// `early` was read from `io` already.
-    pub(super) fn new(io: Io, early: Buffer, watch: FrameWatch) -> Self {
+    pub(crate) fn new(io: Io, early: Buffer, watch: FrameWatch) -> Self {
         let watch = Rc::new(RefCell::new(watch));
-        let state = State { io, early, out: Vec::new(), sent: 0, ended: false, taken: 0, watch };
+        let state = State { io, early, out: Vec::new(), sent: 0, ended: false, taken: 0, received: 0, watch };
         Self { state: Rc::new(RefCell::new(state)), flooded: Rc::default() }
     }
 
     /// Whether the client has sent more control frames than it may.
-    pub(super) fn is_flooded(&self) -> bool {
+    pub(crate) fn is_flooded(&self) -> bool {
         self.flooded.get()
     }
 
     /// What is watching the frames; it may outlive the connection.
-    pub(super) fn watch(&self) -> Rc<RefCell<FrameWatch>> {
+    pub(crate) fn watch(&self) -> Rc<RefCell<FrameWatch>> {
         Rc::clone(&self.state.borrow().watch)
     }
 
     /// Give the memory back, for there is nothing to send for a while.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         let mut state = self.state.borrow_mut();
         if state.out.is_empty() {
             state.out = Vec::new();
@@ -63,12 +65,12 @@ impl Wire {
     }
 
     /// Send what was collected. Pending = the socket is full.
-    pub(super) fn poll_push(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_push(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.state.borrow_mut().poll_push(context, 0)
     }
 
     /// Send what is left, half-close, and read what still comes, `left` bytes at most. Ready = all is over.
-    pub(super) fn poll_end(&self, context: &mut Context<'_>, left: &mut usize) -> Poll<()> {
+    pub(crate) fn poll_end(&self, context: &mut Context<'_>, left: &mut usize) -> Poll<()> {
         let mut state = self.state.borrow_mut();
         if !state.ended {
             if ready!(state.poll_push(context, 0)).is_err()
@@ -89,8 +91,13 @@ impl Wire {
         }
     }
 
+    /// Bytes that have come so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.state.borrow().received
+    }
+
     /// Bytes taken so far: no change = no progress.
-    pub(super) fn progress(&self) -> u64 {
+    pub(crate) fn progress(&self) -> u64 {
         self.state.borrow().taken
     }
 }
@@ -135,6 +142,7 @@ impl AsyncRead for Wire {
             buffer.put_slice(&state.early.bytes()[..count]);
             state.early.consume(count);
         }
+        state.received += (buffer.filled().len() - before) as u64;
         let verdict = state.watch.borrow_mut().received(&buffer.filled()[before..], clock::coarse_ms());
         if verdict.is_err() {
             self.flooded.set(true);

@@ -1,0 +1,178 @@
+//! A pool with its connections: whom to ask, over which connection, within limits.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use rustls::ClientConfig;
+use tokio::sync::Notify;
+use weirgate_shared::balance::Choice;
+use weirgate_shared::clock;
+use weirgate_shared::deadline::Deadline;
+use weirgate_shared::metrics::Counter;
+use weirgate_shared::pool::Pool;
+use weirgate_shared::reason::Reason;
+use weirgate_shared::snapshot::PoolProtocol;
+
+use super::http1::{self, Idle};
+use super::http2::{self, Exchange, Shares};
+use crate::plane::Gateway;
+
+/// The connections of one endpoint that further requests may use; they outlive snapshots.
+#[derive(Default)]
+pub(crate) struct Connections {
+    pub(super) idle: Idle,
+    pub(super) shares: Shares,
+}
+
+impl Connections {
+    /// Close what has been idle for too long, or is worn.
+    pub(crate) fn expire(&self, pool: &UpstreamPool) {
+        self.idle.expire(pool.pool.settings.idle_timeout_ms);
+        self.shares.expire(pool);
+    }
+}
+
+/// Counts of all upstream connections.
+#[derive(Default)]
+pub(crate) struct UpstreamStats {
+    pub(crate) opened: Counter,
+    pub(crate) reused: Counter,
+    pub(crate) retries: Counter,
+    pub(crate) queued: Counter,
+}
+
+/// TLS towards a pool's endpoints, by what is offered in ALPN.
+pub(crate) struct PoolTls {
+    /// HTTP/1.1 alone.
+    pub(crate) http1: Arc<ClientConfig>,
+    /// What the pool's protocol says.
+    pub(crate) chosen: Arc<ClientConfig>,
+}
+
+/// A pool with its connections.
+pub(crate) struct UpstreamPool {
+    pub(crate) pool: Pool,
+    pub(crate) connections: Vec<Rc<Connections>>,
+    pub(crate) tls: Option<PoolTls>,
+    /// Tells connections made with other TLS settings apart.
+    pub(crate) transport: u64,
+    pub(crate) freed: Notify,
+    pub(crate) waiting: Cell<u32>,
+}
+
+/// A way to an endpoint for one request.
+pub(crate) enum Obtained {
+    Http1(http1::Connection),
+    Http2(Box<Exchange>),
+}
+
+impl UpstreamPool {
+    /// Whether requests to it may go out in HTTP/1.1.
+    pub(crate) fn may_speak_http1(&self) -> bool {
+        matches!(self.pool.settings.protocol, PoolProtocol::Http1 | PoolProtocol::Auto)
+    }
+
+    /// Whether a connection has carried enough, or is old enough, to be given up.
+    pub(super) fn is_worn(&self, carried: u64, opened_ms: u64) -> bool {
+        let settings = &self.pool.settings;
+        (settings.max_requests != 0 && carried >= settings.max_requests)
+            || (settings.connection_age_ms != 0 && opened_ms + settings.connection_age_ms <= clock::coarse_ms())
+    }
+
+    /// Whether member `index` may carry one more request.
+    fn has_room(&self, index: usize) -> bool {
+        let connections = &self.connections[index];
+        self.pool.has_room(index) || !connections.idle.is_empty() || connections.shares.has_room(self)
+    }
+
+    /// Choose a member that was not tried, waiting for room when every one is at its limit.
+    pub(crate) async fn choose(
+        &self,
+        preferred: Option<usize>,
+        tried: &[usize],
+        choice: &Choice<'_>,
+        stats: &UpstreamStats,
+        deadline: &Deadline,
+    ) -> Result<usize, Reason> {
+        if let Some(index) = preferred.filter(|index| !tried.contains(index) && self.has_room(*index)) {
+            return Ok(index);
+        }
+        let untried = |index: usize| !tried.contains(&index);
+        if self.pool.settings.max_connections == 0 {
+            return self.pool.pick(&untried, choice);
+        }
+        deadline.set(self.pool.settings.queue_timeout_ms);
+        loop {
+            match self.pool.pick_with_room(&untried, &|index| self.has_room(index), choice) {
+                Err(Reason::PoolOverloaded) => {}
+                chosen => return chosen,
+            }
+            if self.waiting.get() >= self.pool.settings.queue_size {
+                return Err(Reason::QueueFull);
+            }
+            stats.queued.add_one();
+            self.waiting.set(self.waiting.get() + 1);
+            let mut freed = std::pin::pin!(self.freed.notified());
+            let timed_out = poll_fn(|context| match freed.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(false),
+                Poll::Pending => deadline.poll_expired(context).map(|()| true),
+            })
+            .await;
+            self.waiting.set(self.waiting.get() - 1);
+            if timed_out {
+                return Err(Reason::PoolOverloaded);
+            }
+        }
+    }
+
+    /// A way to member `index`: a kept connection, unless `fresh`, or a new one. `upgrade` = the request wants to
+    /// change the protocol, which an endpoint that lets us choose is asked for in HTTP/1.1.
+    pub(crate) async fn obtain(
+        self: &Rc<Self>,
+        index: usize,
+        fresh: bool,
+        upgrade: bool,
+        gateway: &Rc<Gateway>,
+    ) -> Result<Obtained, Reason> {
+        let connections = &self.connections[index];
+        let speaks_http1 = || connections.shares.endpoint_speaks_http1();
+        match self.pool.settings.protocol {
+            PoolProtocol::H2 | PoolProtocol::H2c => {}
+            PoolProtocol::Auto if !upgrade && !speaks_http1() => {}
+            PoolProtocol::Http1 | PoolProtocol::Auto => {
+                return self.obtain_http1(index, fresh, gateway).await.map(Obtained::Http1);
+            }
+        }
+        match http2::obtain(self, index, gateway).await? {
+            Some(exchange) => Ok(Obtained::Http2(exchange)),
+            None => self.obtain_http1(index, fresh, gateway).await.map(Obtained::Http1),
+        }
+    }
+
+    async fn obtain_http1(
+        &self,
+        index: usize,
+        fresh: bool,
+        gateway: &Rc<Gateway>,
+    ) -> Result<http1::Connection, Reason> {
+        let stats = &gateway.totals.upstream;
+        if !fresh && let Some(connection) = self.connections[index].idle.take(self.transport) {
+            stats.reused.add_one();
+            return Ok(connection);
+        }
+        let tls = self.tls.as_ref().map(|tls| &tls.http1);
+        let opened = self.connect(index, tls, gateway.deadlines.register()).await?;
+        stats.opened.add_one();
+        Ok(http1::Connection::new(opened, self.transport))
+    }
+
+    /// A connection is idle or closed: somebody may be waiting for it.
+    pub(crate) fn tell_freed(&self) {
+        if self.waiting.get() > 0 {
+            self.freed.notify_one();
+        }
+    }
+}
