@@ -318,8 +318,10 @@ DUPLICATE_ENDPOINT = _code(
 HEALTH = _code(
     "048",
     "not exactly one kind of check",
-    "A health check asks a `path` by HTTP or only connects (`tcp: true`).",
-    "Keep one of the two; what belongs to HTTP needs `path`.",
+    "A health check asks a `path` by HTTP, a service by gRPC (`grpc: shop.v1.Cart`), or only "
+    "connects (`tcp: true`).",
+    "Keep one of the three; `method` and `expect` need `path`, `host` and `headers` need `path` or "
+    "`grpc`.",
 )
 POOL_TLS = _code(
     "049",

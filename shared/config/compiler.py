@@ -252,6 +252,15 @@ def _health(health: Health) -> dict[str, Any]:
     }
     if health.tcp:
         return {"kind": "tcp", **common}
+    if health.grpc is not None:
+        headers = dict(health.headers)
+        return {
+            "kind": "grpc",
+            "service": health.grpc,
+            "host": health.host,
+            "headers": headers,
+            **common,
+        }
     return {
         "kind": "http",
         "path": health.path,
