@@ -254,6 +254,14 @@ VALUE_RULE = _code(
     "and `present`.",
     "Write a string for `exact`, `true` for `present`, or one of the four keys.",
 )
+GRPC = _code(
+    "062",
+    "bad gRPC condition",
+    "`grpc` in a match names methods, which are paths (`/shop.v1.Cart/Add`) that are asked with "
+    "POST and a content type of gRPC. So it says all that `path` and `method` could.",
+    "Write `shop.v1.Cart` for a whole service or `shop.v1.Cart/Add` for one method. Leave `path`, "
+    "`method` and the header `content-type` out beside it.",
+)
 BODY = _code(
     "039",
     "this status has no body",
