@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self
 
@@ -10,6 +11,7 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+from tests.support.http2 import GOAWAY, frame
 from tests.support.http2_streams import Connection, Stream, decoded
 from tests.support.wire import DEADLINE_S
 
@@ -37,6 +39,19 @@ class Accepted(Connection):
         self.origin = origin
         self.malformed = origin.malformed
         self.requests: dict[int, Request] = {}
+        #: Requests that came after ``hold_back``: nobody ever looks at them.
+        self.forgotten: list[Request] = []
+        self._last: int | None = None
+
+    def hold_back(self) -> None:
+        """Begin nothing that comes from here on."""
+        self._last = max(self.requests, default=0)
+
+    def goodbye(self) -> None:
+        """Say GOAWAY for what was held back; the rest is still answered, unlike the library's."""
+        assert self._last is not None
+        self.flush()
+        self.write(frame(GOAWAY, payload=struct.pack("!II", self._last, 0)))
 
     def stream(self, number: int) -> Stream | None:
         return self.requests.get(number)
@@ -60,7 +75,10 @@ class Accepted(Connection):
             number = event.stream_id or 0
             request = self.requests[number] = Request(self, number)
             request.headers = decoded(event.headers)
-            self.origin.run(request)
+            if self._last is None:
+                self.origin.run(request)
+            else:
+                self.forgotten.append(request)
         super().take(event)
         if self.goaway is not None:
             self.close()

@@ -159,8 +159,12 @@ class Connection(asyncio.Protocol):
             self.goaway = event.last_stream_id
 
     def flush(self) -> None:
+        """Send what the library has ready."""
+        self.write(self.http2.data_to_send())
+
+    def write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(self.http2.data_to_send())
+            self._transport.write(data)
 
     def close(self) -> None:
         if self._transport is not None:
