@@ -183,6 +183,8 @@ def _check_rewrite(route: Route, path: tuple[PathStep, ...], report: Report) -> 
         return
     got = "rewrite_prefix with a path that is no prefix" if bad else "rewrite_prefix without a path"
     hint = "end the path with /*" if bad else 'add match: {path: "/*"}'
+    if route.match.grpc:
+        got, hint = "rewrite_prefix with grpc", "a call's path is its method"
     report.add(
         codes.REWRITE, (*path, "rewrite_prefix"), got=got, hint=hint, at_key=True,
         wanted="only prefix paths such as /x/* in the route's match",

@@ -254,6 +254,14 @@ VALUE_RULE = _code(
     "and `present`.",
     "Write a string for `exact`, `true` for `present`, or one of the four keys.",
 )
+GRPC = _code(
+    "062",
+    "bad gRPC condition",
+    "`grpc` in a match names methods, which are paths (`/shop.v1.Cart/Add`) that are asked with "
+    "POST and a content type of gRPC. So it says all that `path` and `method` could.",
+    "Write `shop.v1.Cart` for a whole service or `shop.v1.Cart/Add` for one method. Leave `path`, "
+    "`method` and the header `content-type` out beside it.",
+)
 BODY = _code(
     "039",
     "this status has no body",
@@ -318,8 +326,10 @@ DUPLICATE_ENDPOINT = _code(
 HEALTH = _code(
     "048",
     "not exactly one kind of check",
-    "A health check asks a `path` by HTTP or only connects (`tcp: true`).",
-    "Keep one of the two; what belongs to HTTP needs `path`.",
+    "A health check asks a `path` by HTTP, a service by gRPC (`grpc: shop.v1.Cart`), or only "
+    "connects (`tcp: true`).",
+    "Keep one of the three; `method` and `expect` need `path`, `host` and `headers` need `path` or "
+    "`grpc`.",
 )
 POOL_TLS = _code(
     "049",

@@ -256,6 +256,15 @@ def _health(health: Health) -> dict[str, Any]:
     }
     if health.tcp:
         return {"kind": "tcp", **common}
+    if health.grpc is not None:
+        headers = dict(health.headers)
+        return {
+            "kind": "grpc",
+            "service": health.grpc,
+            "host": health.host,
+            "headers": headers,
+            **common,
+        }
     return {
         "kind": "http",
         "path": health.path,
@@ -280,7 +289,7 @@ def _route(config: Config, index: int) -> dict[str, Any]:
     own_body = route.limits.body_bytes
     return {
         "name": route_name(config, index),
-        "match": _match(route.match),
+        "match": _match(route.match.spelled_out()),
         "filters": [_filter(item) for item in route.filters],
         "action": _action(route),
         "body_bytes": limits.body_bytes if own_body is None else own_body,

@@ -100,6 +100,8 @@ def _tails(
         yield (*head, *renamed[:-1], "expect", key.removeprefix("expect_"))
     if rest[0] == "filters" and len(rest) > 1:
         yield from _in_filter(config, head, rest, renamed)
+    if rest[:2] == ["match", "paths"]:
+        yield (*head, "match", "grpc", *rest[2:3])
     if rest[0] == "match" and len(rest) > 2 and rest[1] in _BY_NAME:
         yield from _in_rules(config, head, rest)
     if rest[0] == "action":

@@ -1,13 +1,21 @@
 """The ``match`` of a route: conditions on host, path, method, headers, query, cookies, source."""
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 
 from weirgate.shared.config import codes
 from weirgate.shared.config.addresses import Network
-from weirgate.shared.config.base import OneOrMany, Section, Shorthand, refusal
+from weirgate.shared.config.base import KIND, OneOrMany, Section, Shorthand, refusal
 from weirgate.shared.config.http import (
     HeaderName,
     HostPattern,
@@ -18,7 +26,9 @@ from weirgate.shared.config.http import (
 )
 
 PATH_FORM = '"/x" (exactly), "/x/*" (it and all below) or {regex: …}'
+GRPC_FORM = '"shop.v1.Cart" (all methods of a service) or "shop.v1.Cart/Add" (one)'
 MAX_PATTERN = 4096
+_GRPC_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:/[A-Za-z_]\w*)?", re.ASCII)
 Pattern = Annotated[str, Field(min_length=1, max_length=MAX_PATTERN)]
 
 
@@ -102,6 +112,23 @@ PathItem = Annotated[
 ]
 
 
+def _grpc_name(text: str) -> str:
+    if len(text) > MAX_PATTERN:
+        raise refusal(codes.GRPC, GRPC_FORM, f"at most {MAX_PATTERN} characters")
+    if not _GRPC_NAME.fullmatch(text):
+        bare = text.strip("/").removesuffix("/*")
+        hint = f'did you mean "{bare}"?' if _GRPC_NAME.fullmatch(bare) else ""
+        raise refusal(codes.GRPC, GRPC_FORM, hint)
+    return text
+
+
+GrpcName = Annotated[
+    str,
+    AfterValidator(_grpc_name),
+    WithJsonSchema({"type": "string", KIND: "service or service/method"}),
+]
+
+
 class ValueRule(Section):
     """A condition on one value; a value that is not there fails all but a negated one."""
 
@@ -172,6 +199,12 @@ class Match(Section):
         "it, `/*` is everything, `{regex: …}` is the escape hatch and slower.",
     )
     method: OneOrMany[Method] = Field(default=(), description="Upper case. GET is not also HEAD.")
+    grpc: OneOrMany[GrpcName] = Field(
+        default=(),
+        description="Calls of gRPC, and of gRPC-Web: `shop.v1.Cart` is every method of the "
+        "service, `shop.v1.Cart/Add` is one. Stands for `path`, `method: POST` and a "
+        "`content-type` that begins with `application/grpc`, so none of them beside it.",
+    )
     header: Annotated[dict[HeaderName, Rule], UniqueNames] = Field(
         default={}, description="By name: a string (exact), `true` (present) or a condition."
     )
@@ -183,3 +216,25 @@ class Match(Section):
         default=(),
         description="The client's address, after PROXY headers and trusted X-Forwarded-For.",
     )
+
+    @model_validator(mode="after")
+    def _grpc_alone(self) -> Self:
+        beside = [key for key in ("path", "method") if getattr(self, key)]
+        beside += ["header content-type"] * ("content-type" in self.header)
+        if self.grpc and beside:
+            hint = f"leave {beside[0]} out: grpc stands for it"
+            raise refusal(codes.GRPC, f"grpc without {beside[0]}", hint)
+        return self
+
+    def spelled_out(self) -> "Match":
+        """Return the same conditions without ``grpc``: in the words that data planes know."""
+        if not self.grpc:
+            return self
+        content_type = {"content-type": ValueRule(prefix="application/grpc")}
+        conditions = {
+            "grpc": (),
+            "path": tuple(PathText("exact" if "/" in n else "prefix", f"/{n}") for n in self.grpc),
+            "method": ("POST",),
+            "header": {**self.header, **content_type},
+        }
+        return self.model_copy(update=conditions)

@@ -29,7 +29,9 @@ Policy = Literal["round_robin", "least_request", "least_connections", "random", 
 _MAGLEV_ONLY = frozenset({"key", "ipv4_prefix", "ipv6_prefix", "max_load_percent"})
 _PREFIXES = frozenset({"ipv4_prefix", "ipv6_prefix"})
 MAX_QUEUE = 100_000
-_HTTP_ONLY = frozenset({"method", "host", "headers", "expect"})
+_HTTP_ONLY = frozenset({"method", "expect"})
+#: What a check that only connects has no place for.
+_REQUEST_ONLY = _HTTP_ONLY | {"host", "headers"}
 
 
 class Endpoint(Section):
@@ -198,11 +200,30 @@ def _switch(value: Any) -> Any:
     return True if value == {} else value
 
 
+def _whole_server(value: Any) -> Any:
+    """``grpc: true`` and ``grpc: {}`` ask about no service, but about the server."""
+    return "" if value is True or value == {} else value
+
+
+GrpcServiceName = Annotated[
+    HeaderValue,
+    Field(max_length=256),
+    BeforeValidator(_whole_server),
+    Shorthand({"const": True}, {"const": {}}),
+]
+
+
 class Health(Section):
     """An active check of each endpoint, made by the supervisor only: one per node."""
 
     path: UrlPath | None = Field(
-        default=None, description="Check by HTTP: ask for this path. Or use `tcp`."
+        default=None, description="Check by HTTP: ask for this path. Or use `grpc` or `tcp`."
+    )
+    grpc: GrpcServiceName | None = Field(
+        default=None,
+        description="Check by gRPC (`grpc.health.v1.Health/Check`, over HTTP/2, with TLS where the "
+        "pool has it): the name of the service to ask about, such as `shop.v1.Cart`; `true`, `{}` "
+        'or `""` = the server as a whole. Only `SERVING` passes.',
     )
     tcp: Annotated[bool, BeforeValidator(_switch), Shorthand({"const": {}})] = Field(
         default=False,
@@ -210,13 +231,14 @@ class Health(Section):
     )
     method: Method = Field(default="GET", description="Of the HTTP check. HEAD saves the body.")
     host: HostPattern | None = Field(
-        default=None, description="Host header of the check. Default: the endpoint's address."
+        default=None,
+        description="Host header (gRPC: authority) of the check. Default: the endpoint's address.",
     )
     headers: Annotated[dict[HeaderName, HeaderValue], UniqueNames] = Field(
-        default={}, description="Further headers of the check."
+        default={}, description="Further headers (gRPC: metadata) of the check."
     )
     expect: Expect = Field(
-        default=Expect(), description="What counts as healthy. Default: status 200-399."
+        default=Expect(), description="HTTP: what counts as healthy. Default: status 200-399."
     )
     interval: PositiveDuration = Field(
         default=duration("5s"),
@@ -244,11 +266,14 @@ class Health(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if self.tcp == (self.path is not None):
-            raise refusal(codes.HEALTH, 'either path: "/…" or tcp: true')
-        if self.tcp and self.model_fields_set & _HTTP_ONLY:
-            extra = min(self.model_fields_set & _HTTP_ONLY)
-            raise refusal(codes.HEALTH, f"{extra} only together with path")
+        kinds = [kind for kind in ("path", "grpc") if getattr(self, kind) is not None]
+        kinds += ["tcp"] * self.tcp
+        if len(kinds) != 1:
+            raise refusal(codes.HEALTH, 'exactly one of path: "/…", grpc: SERVICE and tcp: true')
+        foreign = {"path": frozenset[str](), "grpc": _HTTP_ONLY, "tcp": _REQUEST_ONLY}[kinds[0]]
+        if extra := self.model_fields_set & foreign:
+            beside = "path" if min(extra) in _HTTP_ONLY else "path or grpc"
+            raise refusal(codes.HEALTH, f"{min(extra)} only together with {beside}")
         return self
 
 

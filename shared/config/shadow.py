@@ -20,6 +20,7 @@ def shadowed_routes(matches: Sequence[Match]) -> Iterator[tuple[int, int]]:
 
     Earlier routes are looked up by host and path, so that the cost stays near linear.
     """
+    matches = [match.spelled_out() for match in matches]
     index: dict[_Key, list[int]] = defaultdict(list)
     for later, match in enumerate(matches):
         candidates = sorted({i for key in _covering_keys(match) for i in index.get(key, ())})
@@ -34,6 +35,7 @@ def shadowed_routes(matches: Sequence[Match]) -> Iterator[tuple[int, int]]:
 
 def contains(outer: Match, inner: Match) -> bool:
     """Tell whether ``outer`` certainly matches every request that ``inner`` matches."""
+    outer, inner = outer.spelled_out(), inner.spelled_out()
     return (
         _covers_all(outer.host, inner.host, _host_covers)
         and _covers_all(outer.path, inner.path, _path_covers)

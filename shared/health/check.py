@@ -36,6 +36,13 @@ class Check:
     expect_body: bytes | None
     tls: Tls | None
     proxy_protocol: str = "off"
+    #: gRPC: whom to ask about; empty = the server as a whole.
+    service: str = ""
+
+    @property
+    def alpn(self) -> str | None:
+        """The protocol that TLS must agree on; None where it does not matter."""
+        return "h2" if self.kind == "grpc" else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +77,7 @@ def from_pool(pool: Mapping[str, Any]) -> Check | None:
         expect_body=body.encode() if body else None,
         tls=_tls(pool.get("tls")),
         proxy_protocol=pool.get("proxy_protocol", "off"),
+        service=health.get("service") or "",
     )
 
 

@@ -1,20 +1,22 @@
-"""One check of one endpoint: connect, and for HTTP ask and judge the answer."""
+"""One check of one endpoint, whatever its kind."""
 
 import asyncio
-import functools
 import ssl
-from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from collections.abc import Awaitable, Callable, Sequence
 
-from weirgate.shared.addresses import split_address
-from weirgate.shared.health.check import Check, Target, Tls
+from weirgate.shared.health import grpc, http, tcp
+from weirgate.shared.health.check import Target
 from weirgate.shared.health.exhaustion import ExhaustedError, is_ours
-from weirgate.shared.health.introduction import introduction
 from weirgate.shared.health.node import probe_node
-from weirgate.shared.health.response import BadResponseError, ResponseReader
+from weirgate.shared.health.response import BadResponseError
 from weirgate.shared.health.result import Result
 
-_ProtocolT = TypeVar("_ProtocolT", bound=asyncio.Protocol)
+#: How one address is checked, by the check's kind.
+_KINDS: dict[str, Callable[[Target, str], Awaitable[Result]]] = {
+    "grpc": grpc.call,
+    "http": http.ask,
+    "tcp": tcp.knock,
+}
 
 
 async def probe(target: Target, addresses: Sequence[str]) -> Result:
@@ -41,143 +43,13 @@ async def probe(target: Target, addresses: Sequence[str]) -> Result:
 
 async def _probe_address(target: Target, address: str) -> Result:
     try:
-        if target.check.kind == "http":
-            return await _ask(target, address)
-        version = target.check.proxy_protocol
-        transport, _ = await _connect(lambda: _Knock(version), target, address)
-        _close(transport, target.check.tls)
+        return await _KINDS[target.check.kind](target, address)
     except (OSError, ssl.CertificateError) as error:
         if is_ours(error):
             raise ExhaustedError(_reason(error)) from error
         return Result(_reason(error))
     except BadResponseError as error:
         return Result(str(error))
-    return Result()
-
-
-async def _ask(target: Target, address: str) -> Result:
-    check = target.check
-    done = asyncio.get_running_loop().create_future()
-    reader = ResponseReader(want_body=check.expect_body is not None, no_body=check.method == "HEAD")
-    transport, _ = await _connect(
-        lambda: _Exchange(
-            _request(target.address, check), reader, done, version=check.proxy_protocol
-        ),
-        target,
-        address,
-    )
-    try:
-        await done
-    finally:
-        _close(transport, check.tls)
-    return _judge(check, reader)
-
-
-class _Knock(asyncio.Protocol):
-    """Says nothing, but for the PROXY header that an endpoint waits for."""
-
-    def __init__(self, version: str) -> None:
-        self._version = version
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # a cast, because uvloop's transports are not instances of asyncio's classes
-        cast("asyncio.WriteTransport", transport).write(introduction(self._version, transport))
-
-
-class _Exchange(asyncio.Protocol):
-    """Sends the request at once and feeds the reader; a stream pair would cost twice the CPU."""
-
-    def __init__(
-        self,
-        request: bytes,
-        reader: ResponseReader,
-        done: "asyncio.Future[None]",
-        *,
-        version: str,
-    ) -> None:
-        self._version = version
-        self._request = request
-        self._reader = reader
-        self._done = done
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        data = introduction(self._version, transport) + self._request
-        cast("asyncio.WriteTransport", transport).write(data)
-
-    def data_received(self, data: bytes) -> None:
-        self._step(lambda: self._reader.feed(data))
-
-    def eof_received(self) -> None:
-        self._step(self._reader.end)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if error is None:
-            self._step(self._reader.end)
-        elif not self._done.done():
-            self._done.set_exception(error)
-
-    def _step(self, step: Callable[[], None]) -> None:
-        if self._done.done():
-            return
-        try:
-            step()
-        except BadResponseError as error:
-            self._done.set_exception(error)
-        else:
-            if self._reader.done:
-                self._done.set_result(None)
-
-
-async def _connect(
-    factory: Callable[[], _ProtocolT], target: Target, address: str
-) -> tuple[asyncio.Transport, _ProtocolT]:
-    loop = asyncio.get_running_loop()
-    tls = target.check.tls
-    context = _context(tls) if tls else None
-    name = (tls.server_name or split_address(target.address)[0]) if tls else None
-    host, port = split_address(address)
-    return await loop.create_connection(
-        factory, host, target.check.port or port, ssl=context, server_hostname=name
-    )
-
-
-def _close(transport: asyncio.Transport, tls: Tls | None) -> None:
-    # A TLS close waits for the peer's close_notify, for up to half a minute: not worth a socket.
-    if tls:
-        transport.abort()
-    else:
-        transport.close()
-
-
-@functools.cache
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=tls.ca_pem)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _request(address: str, check: Check) -> bytes:
-    host = check.host or address
-    lines = [f"{check.method} {check.path} HTTP/1.1", f"Host: {host}"]
-    if not any(name.lower() == "user-agent" for name, _ in check.headers):
-        lines.append("User-Agent: weirgate-health")
-    lines += [f"{name}: {value}" for name, value in check.headers if name.lower() != "host"]
-    lines += ["Connection: close", "", ""]
-    return "\r\n".join(lines).encode("latin-1", "replace")
-
-
-def _judge(check: Check, reader: ResponseReader) -> Result:
-    if not any(low <= reader.status <= high for low, high in check.expect_status):
-        return Result(f"status {reader.status}")
-    for name, wanted in check.expect_headers:
-        got = reader.headers.get(name.lower())
-        if got != wanted:
-            return Result(f"header {name} is {got!r}, wanted {wanted!r}")
-    if check.expect_body is not None and check.expect_body not in reader.body:
-        return Result(f"the body does not contain {check.expect_body.decode()!r}")
-    return Result()
 
 
 def _reason(error: Exception) -> str:

@@ -13,6 +13,7 @@ from weirgate.shared.testing import Configuration, eventually
 
 pytestmark = pytest.mark.anyio
 
+GRPC = "Content-Type: application/grpc"
 ROUTES: list[dict[str, Any]] = [
     {"name": "exact", "match": {"path": "/exact"}, "pool": "b"},
     {"name": "prefix", "match": {"path": "/prefix/*"}, "pool": "b"},
@@ -37,6 +38,7 @@ ROUTES: list[dict[str, Any]] = [
     },
     {"name": "query", "match": {"path": "/q/*", "query": {"Beta": "1"}}, "pool": "b"},
     {"name": "cookie", "match": {"path": "/c/*", "cookie": {"canary": True}}, "pool": "b"},
+    {"name": "grpc", "match": {"grpc": ["shop.Cart", "shop.Order/Pay"]}, "pool": "b"},
     {"name": "source", "match": {"path": "/s/*", "source": "127.0.0.2"}, "pool": "b"},
     {
         "name": "strip",
@@ -130,6 +132,13 @@ async def weirgate() -> AsyncIterator[Running]:
         (request("/q/?Beta=12"), "a"),
         (request("/c/", "Cookie: a=1; canary=x"), "b"),
         (request("/c/", "Cookie: xcanary=1"), "a"),
+        (request("/shop.Cart/Add", GRPC, method="POST"), "b"),
+        (request("/shop.Cart/Get", f"{GRPC}+proto", method="POST"), "b"),
+        (request("/shop.Cart/Add", GRPC, method="PUT"), "a"),
+        (request("/shop.Cart/Add", "Content-Type: application/json", method="POST"), "a"),
+        (request("/shop.Carts/Add", GRPC, method="POST"), "a"),
+        (request("/shop.Order/Pay", GRPC, method="POST"), "b"),
+        (request("/shop.Order/PayAll", GRPC, method="POST"), "a"),
         (request("/s/"), "a"),
         (request("/prefix/../plain"), "a"),
         (request("/prefix/%2e%2e/plain"), "a"),

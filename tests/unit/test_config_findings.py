@@ -32,6 +32,7 @@ routes:
     pool: first
   - {match: {query: {q: {regex: "["}}}, respond: {status: 200}}
   - {pool: second}
+  - {match: {grpc: [shop.Cart, shop.Order/Pay]}, pool: second}
 gateway: {limits: {uri_bytes: 1KiB}, timeouts: {idle: 1s}}
 logs: {access: {format: json}}
 """
@@ -55,6 +56,8 @@ logs: {access: {format: json}}
         ("pools.1.health.expect_status.0", "pools.second.health.expect.status", 18),
         ("pools.1.health.jitter_percent", "pools.second.health.jitter", 18),
         ("routes.0.match.paths.0.value", "routes[0].match.path", 20),
+        ("routes.3.match.paths.1.value", "routes[3].match.grpc[1]", 26),
+        ("routes.3.match.methods.0", "routes[3].match", 26),
         ("routes.0.match.hosts.1", "routes[0].match.host[1]", 20),
         ("routes.0.filters.0.max_age_ms", "routes[0].filters[0].sticky.max_age", 21),
         ("routes.0.filters.1.set.0.1", "routes[0].filters[1].request_headers.set", 21),
@@ -64,9 +67,9 @@ logs: {access: {format: json}}
         ("routes.1.match.queries.0.value", "routes[1].match.query.q.regex", 24),
         ("routes.1.action.status", "routes[1].respond.status", 24),
         ("routes.77.match", "routes", 20),
-        ("gateway.uri_bytes", "gateway.limits.uri_bytes", 26),
-        ("gateway.idle_ms", "gateway.timeouts.idle", 26),
-        ("logs.access_format", "logs.access.format", 27),
+        ("gateway.uri_bytes", "gateway.limits.uri_bytes", 27),
+        ("gateway.idle_ms", "gateway.timeouts.idle", 27),
+        ("logs.access_format", "logs.access.format", 28),
         ("", "", 1),
     ],
 )
