@@ -103,7 +103,7 @@ async def test_an_own_answer_is_one_head_and_nothing_else(site: Site) -> None:
         fields = (("content-type", "application/grpc+proto"), ("te", "trailers"))
         reply = await client.ask("/a.B/C", *fields, method="POST", authority="nowhere.test")
         assert (reply.status, reply.body, reply.trailers) == (200, b"", ())
-        assert reply.one("content-type") == "application/grpc"
+        assert reply.one("content-type") == "application/grpc+proto"
         assert (reply.one("grpc-status"), reply.one("weirgate-reason")) == ("12", "no_route")
         assert reply.one("grpc-message")
         other = await client.ask("/a.B/C", method="POST", authority="nowhere.test")

@@ -75,6 +75,8 @@ pub(crate) struct Carrier<'a, D> {
     head_length: Cell<usize>,
     /// The bytes of a body that was here as a whole, and can be sent again.
     whole_body: Cell<u64>,
+    /// What was sent of a body to an endpoint that may say that it has not looked at it; `None` = too much.
+    pub(crate) kept: RefCell<Option<Vec<u8>>>,
     /// The key of a WebSocket request is ours.
     pub(crate) own_key: Cell<bool>,
     /// Bytes of earlier answers in `out`, which stay when this one fails.
@@ -100,7 +102,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
         let settings = &route.settings;
         let Bound { preferred, bridge, start_us } = bound;
         // The silence of a call is no failure: its own deadline says how long it may last.
-        let call = grpc::is_grpc(head);
+        let call = grpc::content_type(head).is_some();
         let timeout_ms = if call { grpc::timeout_ms(head).unwrap_or(0) } else { 0 };
         let limit_ms = match (settings.total_ms, timeout_ms) {
             (0, 0) => 0,
@@ -126,6 +128,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             in_framing: Cell::default(),
             head_length: Cell::new(0),
             whole_body: Cell::new(0),
+            kept: RefCell::new(Some(Vec::new())),
             own_key: Cell::new(false),
             mark: Cell::new(0),
         }
@@ -141,7 +144,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             Err(failure) if self.head_sent.get() => {
                 // Part of an answer is out: the only honest end is to break off.
                 record.reason = Some(failure.reason);
-                if record.grpc && self.end_call(failure.reason, scratch).await {
+                if record.grpc.is_some() && self.end_call(failure.reason, scratch).await {
                     record.grpc_status = Some(grpc::status_of(failure.reason));
                     return false;
                 }
@@ -183,7 +186,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
     /// Try endpoints until one answers, as far as the request allows it.
     async fn attempts(&self, scratch: &mut Scratch, record: &mut Record) -> Result<bool, Failure> {
         let gateway = &self.down.client().gateway;
-        let body = self.prepare(scratch, record);
+        let mut body = self.prepare(scratch, record)?;
         let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
         let mut stale_retry = None;
         let mut left = self.pool.pool.settings.retries;
@@ -225,7 +228,8 @@ impl<'a, D: Downstream> Carrier<'a, D> {
                 Ok(keep) => return Ok(keep),
                 Err(failure) => failure,
             };
-            let unprocessed = failure.unprocessed && self.bytes_in.get() == self.whole_body.get();
+            let unprocessed = failure.unprocessed && self.rewind(scratch);
+            body &= !unprocessed;
             // A kept connection may have died unseen: the same endpoint gets a fresh one first.
             if tried_on == Some(true) && (unprocessed || failure.unanswered && scratch.head.repeatable()) {
                 stale_retry = Some(index);
@@ -248,35 +252,59 @@ impl<'a, D: Downstream> Carrier<'a, D> {
     }
 
     /// Write the request's head, and its body when all of that is here already. Says whether a body has to follow.
-    fn prepare(&self, scratch: &mut Scratch, record: &mut Record) -> bool {
+    fn prepare(&self, scratch: &mut Scratch, record: &mut Record) -> Result<bool, Failure> {
         let client = self.down.client();
-        let Scratch { head, wire, extra, request_id, .. } = scratch;
-        wire.clear();
+        let Scratch { head, body, extra, request_id, .. } = scratch;
+        body.clear();
         extra.clear();
         self.own_key.set(websocket::ensure_key(head));
-        let framing = head.framing;
-        if self.bridge.is_some() && framing != Framing::None {
+        self.in_framing.set(head.framing);
+        let mut body_follows = head.framing != Framing::None;
+        if body_follows && self.bridge.is_some() {
             // Its bytes change, and so does their number.
             head.framing = Framing::Chunked;
+        } else if body_follows && self.down.take_whole_body(head.framing, body) {
+            let length = body.len() as u64;
+            let limit = self.route.settings.body_bytes;
+            self.bytes_in.set(length);
+            self.whole_body.set(length);
+            body_follows = false;
+            if limit != 0 && length > limit {
+                return Err(Reason::BodyTooLarge.into());
+            }
+            head.framing = Framing::Length(length);
         }
+        self.upload_done.set(!body_follows);
         client.introduction.write(extra, head, head.bytes(record.authority), client.trusted, request_id);
+        self.write_request(scratch);
+        Ok(body_follows)
+    }
+
+    /// Write the request as far as it is here.
+    fn write_request(&self, scratch: &mut Scratch) {
+        let Scratch { head, wire, body, extra, .. } = scratch;
+        wire.clear();
         if self.pool.may_speak_http1() {
             http1::request_head(wire, head, replaced, &[extra]);
         }
         self.head_length.set(wire.len());
-        if head.framing == Framing::None {
-            self.upload_done.set(true);
+        wire.extend_from_slice(body);
+    }
+
+    /// Make a body that was sent piece by piece, and not looked at, into one that is sent as a whole. Says
+    /// whether the request can be sent again.
+    fn rewind(&self, scratch: &mut Scratch) -> bool {
+        if self.bytes_in.get() == self.whole_body.get() {
+            return true;
+        }
+        if !self.upload_done.get() {
             return false;
         }
-        self.in_framing.set(framing);
-        if self.bridge.is_none()
-            && let Some(length) = self.down.take_whole_body(framing, wire)
-        {
-            self.bytes_in.set(length);
-            self.whole_body.set(length);
-            self.upload_done.set(true);
-            return false;
-        }
+        let Some(kept) = self.kept.take() else { return false };
+        self.whole_body.set(self.bytes_in.get());
+        scratch.head.framing = Framing::Length(kept.len() as u64);
+        scratch.body = kept;
+        self.write_request(scratch);
         true
     }
 

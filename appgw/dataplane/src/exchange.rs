@@ -26,6 +26,8 @@ pub(crate) struct Scratch {
     pub(crate) out: Vec<u8>,
     /// What goes to the endpoint.
     pub(crate) wire: Vec<u8>,
+    /// A request's body that was here as a whole.
+    pub(crate) body: Vec<u8>,
     /// Field lines that the endpoint is sent besides the client's.
     pub(crate) extra: Vec<u8>,
     pub(crate) request_id: Vec<u8>,
@@ -115,6 +117,7 @@ async fn dispatch(
         pool: pool.map(|pool| &pool.pool),
         bridge: None,
     };
+    let content_type = context.head.headers.span(HeaderId::ContentType);
     for filter in &route.filters {
         if let Err(reason) = filter.request(&mut context) {
             let retry_after = context.retry_after;
@@ -123,7 +126,9 @@ async fn dispatch(
     }
     let preferred = context.preferred;
     let bridge = context.bridge;
-    record.grpc |= bridge.is_some();
+    if bridge.is_some() {
+        record.grpc = content_type;
+    }
     match &route.action {
         RouteAction::Respond { status, headers, body } => {
             answer::respond(&mut scratch.response, *status, headers, body);
@@ -174,9 +179,10 @@ pub(crate) fn own_error(
     keep: bool,
 ) {
     record.reason = Some(reason);
-    let body = if record.grpc {
+    let body = if let Some(content_type) = record.grpc {
+        let content_type = scratch.head.bytes(content_type);
         record.grpc_status = Some(grpc::status_of(reason));
-        grpc::error(&mut scratch.response, &scratch.head, reason, &scratch.request_id);
+        grpc::error(&mut scratch.response, content_type, reason, &scratch.request_id);
         Vec::new()
     } else {
         answer::error(&mut scratch.response, &scratch.head, reason, &scratch.request_id, retry_after)

@@ -4,7 +4,7 @@
 use weirgate_shared::json::push_u64;
 use weirgate_shared::reason::{Origin, Reason};
 
-use crate::message::{Framing, HeaderId, Headers, RequestHead, ResponseHead};
+use crate::message::{Framing, HeaderId, Headers, RequestHead, ResponseHead, Span};
 
 const PREFIX: &[u8] = b"application/grpc";
 const STATUS: &[u8] = b"grpc-status";
@@ -22,9 +22,12 @@ const UNAVAILABLE: u32 = 14;
 /// What a log and a metric say of a call whose status never came.
 const CANCELLED: u32 = 1;
 
-/// Whether a content type is gRPC's own: alone, or with the name of a message format behind it.
-pub(crate) fn is_grpc(head: &RequestHead) -> bool {
-    head.method() == b"POST" && head.headers.get(HeaderId::ContentType).is_some_and(is_grpc_type)
+/// The content type of a call: gRPC's own, alone or with the name of a message format behind it.
+pub(crate) fn content_type(head: &RequestHead) -> Option<Span> {
+    if head.method() != b"POST" {
+        return None;
+    }
+    head.headers.span(HeaderId::ContentType).filter(|span| is_grpc_type(head.bytes(*span)))
 }
 
 fn is_grpc_type(value: &[u8]) -> bool {
@@ -85,12 +88,11 @@ pub(crate) fn push_failure(fields: &mut Headers, reason: Reason) {
     fields.push(b"grpc-message", [reason.code(), ": ", reason.text()].concat().as_bytes());
 }
 
-/// An error answer: the head alone says everything.
-pub(crate) fn error(head: &mut ResponseHead, request: &RequestHead, reason: Reason, request_id: &[u8]) {
+/// An error answer to a call with this content type: the head alone says everything.
+pub(crate) fn error(head: &mut ResponseHead, content_type: &[u8], reason: Reason, request_id: &[u8]) {
     head.clear();
     head.status = 200;
-    let kind = request.headers.get(HeaderId::ContentType).unwrap_or(PREFIX);
-    head.headers.push(b"Content-Type", kind);
+    head.headers.push(b"Content-Type", content_type);
     push_failure(&mut head.headers, reason);
     head.headers.push(b"weirgate-reason", reason.code().as_bytes());
     if !request_id.is_empty() {
@@ -122,7 +124,7 @@ mod tests {
             ("application/json", false),
             ("app", false),
         ] {
-            assert_eq!(is_grpc(&call(kind, "")), wanted, "{kind}");
+            assert_eq!(content_type(&call(kind, "")).is_some(), wanted, "{kind}");
         }
     }
 

@@ -77,8 +77,8 @@ pub(crate) struct Record {
     pub(crate) authority: Span,
     pub(crate) status: u16,
     pub(crate) reason: Option<Reason>,
-    /// It is a gRPC call.
-    pub(crate) grpc: bool,
+    /// It is a gRPC call: the content type that the client gave it.
+    pub(crate) grpc: Option<Span>,
     /// The call's status, once it has come or was given.
     pub(crate) grpc_status: Option<u32>,
     /// The route's position in the snapshot that carried the request.
@@ -105,7 +105,7 @@ impl Record {
             authority: head.authority,
             status: 0,
             reason: None,
-            grpc: grpc::is_grpc(head),
+            grpc: grpc::content_type(head),
             grpc_status: None,
             route: None,
             endpoint: None,
@@ -127,7 +127,7 @@ impl Record {
     /// The status that is told of a gRPC call: its own, or that of what went wrong.
     fn told_grpc_status(&self) -> Option<u32> {
         let failed = || self.reason.map_or(grpc::UNKNOWN, grpc::status_of);
-        self.grpc.then(|| self.grpc_status.unwrap_or_else(failed))
+        self.grpc.map(|_| self.grpc_status.unwrap_or_else(failed))
     }
 }
 

@@ -161,6 +161,12 @@ impl Headers {
         self.fields.iter().find(|field| field.id == id).map(|field| self.bytes(field.value))
     }
 
+    /// Where the first value of a known field stands; it stays good when fields are changed.
+    #[must_use]
+    pub fn span(&self, id: HeaderId) -> Option<Span> {
+        self.fields.iter().find(|field| field.id == id).map(|field| field.value)
+    }
+
     /// Every value of the field with this name.
     pub fn values<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
         self.iter().filter(move |(_, known, _)| known.eq_ignore_ascii_case(name)).map(|(_, _, value)| value)

@@ -3,7 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use weirgate_shared::clock;
 use weirgate_shared::deadline::{Deadline, TICK_MS};
@@ -26,6 +26,8 @@ use crate::websocket;
 const INTERIM_LIMIT: usize = 16;
 /// Bytes of an answer that are collected before they are written.
 const OUT_BYTES: usize = 64 * 1024;
+/// Bytes of a request's body that are kept until the endpoint has begun to answer.
+const KEPT_BYTES: usize = 64 * 1024;
 /// A body of this size is moved by splice(2) where both sides are plain.
 const BULK_BYTES: u64 = 64 * 1024;
 
@@ -73,7 +75,11 @@ impl<D: Downstream> Carrier<'_, D> {
                 if let Some(bridge) = &self.bridge {
                     bridge.borrow().request_end()?;
                 }
-                upstream.end(&mut piece, self.down.trailers(&body), framing);
+                let trailers = self.down.trailers(&body);
+                if trailers.is_some_and(|trailers| !trailers.is_empty()) {
+                    self.kept.take();
+                }
+                upstream.end(&mut piece, trailers, framing);
             }
             upstream.send(&mut piece, between_bytes_ms, self.limit_ms).await.map_err(|error| {
                 let reason = if error.kind() == io::ErrorKind::TimedOut {
@@ -109,13 +115,22 @@ impl<D: Downstream> Carrier<'_, D> {
         data: &[u8],
         framing: Framing,
     ) -> Result<(), Reason> {
-        let Some(bridge) = &self.bridge else {
-            upstream.data(out, data, framing);
-            return Ok(());
-        };
         let mut plain = Vec::new();
-        bridge.borrow_mut().request_data(data, &mut plain)?;
-        upstream.data(out, &plain, framing);
+        let data = match &self.bridge {
+            Some(bridge) => {
+                bridge.borrow_mut().request_data(data, &mut plain)?;
+                &plain
+            }
+            None => data,
+        };
+        if upstream.may_refuse() {
+            let mut kept = self.kept.borrow_mut();
+            match &mut *kept {
+                Some(bytes) if bytes.len() + data.len() <= KEPT_BYTES => bytes.extend_from_slice(data),
+                _ => *kept = None,
+            }
+        }
+        upstream.data(out, data, framing);
         Ok(())
     }
 
@@ -168,6 +183,7 @@ impl<D: Downstream> Carrier<'_, D> {
                 self.write_out(&mut scratch.out, self.between_bytes_ms.get()).await?;
             }
         }
+        self.kept.take();
         record.status = scratch.response.status;
         let mut context =
             ResponseContext { head: &mut scratch.response, chosen: Some(index), preferred: self.preferred };
@@ -205,7 +221,7 @@ impl<D: Downstream> Carrier<'_, D> {
 
     /// What the head of the answer says about what follows.
     fn look_at(&self, head: &mut ResponseHead, record: &mut Record) {
-        if record.grpc {
+        if record.grpc.is_some() {
             record.grpc_status = grpc::status_in(&head.headers);
         } else if head.headers.get(HeaderId::ContentType).is_some_and(is_event_stream) {
             self.between_bytes_ms.set(self.route.settings.upgrade_idle_ms);
@@ -269,8 +285,11 @@ impl<D: Downstream> Carrier<'_, D> {
     /// Read from the endpoint for as long as there is a client. While the request still goes out, that
     /// side notices.
     async fn read(&self, upstream: &impl Upstream) -> io::Result<usize> {
-        let watch = self.upload_done.get();
-        upstream.more(|context| if watch { self.down.poll_gone(context) } else { Poll::Pending }).await
+        // Asked anew each time: the request may have gone out since the last one.
+        let gone = |context: &mut Context<'_>| {
+            if self.upload_done.get() { self.down.poll_gone(context) } else { Poll::Pending }
+        };
+        upstream.more(gone).await
     }
 
     async fn relay_body<U: Upstream>(
@@ -284,7 +303,7 @@ impl<D: Downstream> Carrier<'_, D> {
             let piece = upstream.next_piece(body, |data| self.write_down(out, data))?;
             if piece == Piece::End {
                 let trailers = upstream.trailers(body);
-                if record.grpc && record.grpc_status.is_none() {
+                if record.grpc.is_some() && record.grpc_status.is_none() {
                     record.grpc_status = trailers.and_then(grpc::status_in);
                 }
                 self.end_answer(out, trailers);

@@ -55,15 +55,15 @@ impl Downstream for Connection {
         &self.stream.deadline
     }
 
-    fn take_whole_body(&self, framing: Framing, wire: &mut Vec<u8>) -> Option<u64> {
+    fn take_whole_body(&self, framing: Framing, body: &mut Vec<u8>) -> bool {
         let mut input = self.stream.input.borrow_mut();
         match framing {
             Framing::Length(length) if input.len() as u64 >= length => {
-                wire.extend_from_slice(&input.bytes()[..length as usize]);
+                body.extend_from_slice(&input.bytes()[..length as usize]);
                 input.consume(length as usize);
-                Some(length)
+                true
             }
-            _ => None,
+            _ => false,
         }
     }
 

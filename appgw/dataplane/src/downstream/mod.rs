@@ -39,8 +39,8 @@ pub(crate) trait Downstream {
     /// The deadline of waits for the client.
     fn deadline(&self) -> &Deadline;
 
-    /// Append a request's whole body to `wire` when all of it is here; its length.
-    fn take_whole_body(&self, framing: Framing, wire: &mut Vec<u8>) -> Option<u64>;
+    /// Put a request's whole body into `body` when all of it is here and has no trailers. Says whether it was.
+    fn take_whole_body(&self, framing: Framing, body: &mut Vec<u8>) -> bool;
 
     /// Begin to read a body.
     fn body(&self, framing: Framing) -> Self::Body;

@@ -112,6 +112,7 @@ struct Facts<'a> {
     upgrade: Option<&'a [u8]>,
     expects_continue: bool,
     unknown_expectation: bool,
+    takes_trailers: bool,
 }
 
 impl<'a> Facts<'a> {
@@ -142,6 +143,9 @@ impl<'a> Facts<'a> {
                 }
             }
             HeaderId::Upgrade => self.upgrade = Some(value),
+            HeaderId::Te => {
+                self.takes_trailers |= list_elements(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+            }
             HeaderId::Expect => {
                 if value.eq_ignore_ascii_case(b"100-continue") {
                     self.expects_continue = true;
@@ -188,6 +192,7 @@ impl<'a> Facts<'a> {
         if self.nominated {
             remove_nominated(head);
         }
+        head.takes_trailers = self.takes_trailers;
         head.unknown_expectation = self.unknown_expectation;
         if self.expects_continue || self.unknown_expectation {
             head.headers.remove(b"expect");

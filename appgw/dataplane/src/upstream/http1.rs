@@ -188,6 +188,10 @@ impl Upstream for Connection {
         self.stream.input.borrow().is_empty()
     }
 
+    fn may_refuse(&self) -> bool {
+        false
+    }
+
     fn is_unprocessed(&self) -> bool {
         false
     }

@@ -89,6 +89,9 @@ pub(crate) trait Upstream {
     /// Whether nothing has come behind the answer.
     fn is_clean(&self) -> bool;
 
+    /// Whether the endpoint can say that it has not looked at a request.
+    fn may_refuse(&self) -> bool;
+
     /// Whether the endpoint says that it has not looked at the request, so that any may be sent again.
     fn is_unprocessed(&self) -> bool;
 

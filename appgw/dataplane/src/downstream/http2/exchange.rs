@@ -42,6 +42,7 @@ pub(super) async fn serve(
         watch,
         deadline: gateway.deadlines.register(),
         request: RefCell::new(body),
+        early: RefCell::default(),
         respond: RefCell::new(Some(respond)),
         written: RefCell::default(),
         outflow: Outflow::default(),
@@ -62,6 +63,9 @@ pub(super) async fn serve(
     down.linger().await;
 }
 
+/// So much of a request's body is sent together with its head, when nothing more follows.
+const WHOLE_BYTES: usize = 64 * 1024;
+
 /// Bytes and time for a request body that nobody needs.
 const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER_MS: u64 = 2_000;
@@ -72,6 +76,8 @@ struct StreamExchange<'a> {
     watch: Rc<RefCell<FrameWatch>>,
     deadline: Deadline,
     request: RefCell<RecvStream>,
+    /// What was taken of the body before it was known that there is more.
+    early: RefCell<Body>,
     /// What sends the head; `None` once it has.
     respond: RefCell<Option<SendResponse<Bytes>>>,
     /// A head that is written and not sent, and whether it is the whole answer.
@@ -89,6 +95,8 @@ struct StreamExchange<'a> {
 #[derive(Default)]
 struct Body {
     data: Bytes,
+    /// The client has been told already that it may send as much again.
+    released: bool,
     ended: bool,
     trailers: Headers,
 }
@@ -143,6 +151,15 @@ impl StreamExchange<'_> {
         }
     }
 
+    fn take_data(&self, body: &mut Body, mut take: impl FnMut(&[u8])) {
+        let data = std::mem::take(&mut body.data);
+        take(&data);
+        if !std::mem::take(&mut body.released) {
+            // The client may send as much again: this is what makes it as slow as the endpoint.
+            let _ = self.request.borrow_mut().flow_control().release_capacity(data.len());
+        }
+    }
+
     /// Send the head, if one was written: from here on it cannot be taken back.
     fn send_head(&self) -> io::Result<()> {
         let Some((response, ends)) = self.written.take() else { return Ok(()) };
@@ -166,12 +183,27 @@ impl Downstream for StreamExchange<'_> {
         &self.deadline
     }
 
-    fn take_whole_body(&self, _framing: Framing, _wire: &mut Vec<u8>) -> Option<u64> {
-        None
+    fn take_whole_body(&self, _framing: Framing, body: &mut Vec<u8>) -> bool {
+        let mut early = self.early.borrow_mut();
+        let mut context = Context::from_waker(Waker::noop());
+        while body.len() < WHOLE_BYTES {
+            match self.poll_body(&mut early, &mut context) {
+                Poll::Ready(Ok(true)) if early.ended => break,
+                Poll::Ready(Ok(true)) => self.take_data(&mut early, |data| body.extend_from_slice(data)),
+                Poll::Ready(_) | Poll::Pending => break,
+            }
+        }
+        if early.ended && early.trailers.is_empty() {
+            return true;
+        }
+        // The rest is still to come: what is here is read first then.
+        early.data = Bytes::from(std::mem::take(body));
+        early.released = true;
+        false
     }
 
     fn body(&self, _framing: Framing) -> Body {
-        Body::default()
+        self.early.take()
     }
 
     fn next_piece(&self, body: &mut Body, mut take: impl FnMut(&[u8])) -> Result<Piece, Reason> {
@@ -182,10 +214,7 @@ impl Downstream for StreamExchange<'_> {
         if body.data.is_empty() {
             return Ok(if body.ended { Piece::End } else { Piece::Starved });
         }
-        take(&body.data);
-        // The client may send as much again: this is what makes it as slow as the endpoint.
-        let _ = self.request.borrow_mut().flow_control().release_capacity(body.data.len());
-        body.data = Bytes::new();
+        self.take_data(body, &mut take);
         Ok(Piece::Data)
     }
 

@@ -274,6 +274,10 @@ impl Upstream for Exchange {
         true
     }
 
+    fn may_refuse(&self) -> bool {
+        true
+    }
+
     fn is_unprocessed(&self) -> bool {
         self.unprocessed.get()
     }
