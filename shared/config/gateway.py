@@ -9,7 +9,15 @@ from weirgate.shared.config import codes
 from weirgate.shared.config.addresses import AdminBind
 from weirgate.shared.config.base import KIND, Section, refusal
 from weirgate.shared.config.nodes import GatewayNodes
-from weirgate.shared.config.scalars import ByteSize, Duration, Name, Secret, Token, duration
+from weirgate.shared.config.scalars import (
+    ByteSize,
+    Duration,
+    FileName,
+    Name,
+    Secret,
+    Token,
+    duration,
+)
 from weirgate.shared.config.suggest import explain_word
 
 MAX_WORKERS = 256
@@ -141,6 +149,12 @@ class Gateway(Section):
         default=None,
         description="64 hex digits that sign sticky cookies, or `file:/path`. Set it where several "
         "nodes serve the same clients. Default: random, so cookies end with the supervisor.",
+    )
+    danger_key_log: FileName | None = Field(
+        default=None,
+        description="A file to which the keys of all clients' TLS connections are appended, in the "
+        "form that Wireshark reads (NSS), for the search of a fault. Whoever reads it reads what "
+        "was sent. It is made for its owner alone (0600); remove it afterwards. Default: none.",
     )
     nodes: GatewayNodes | None = Field(
         default=None,
