@@ -20,6 +20,9 @@ use crate::routing::Router;
 use crate::tls;
 use crate::upstream::{Idle, UpstreamPool};
 
+/// What endpoints are offered to speak.
+const ALPN: &[&[u8]] = &[b"http/1.1"];
+
 /// A listener as the gateway sees it: an `http` one, or a `tls` one of which some names end here.
 pub(crate) struct Listener {
     pub(crate) name: String,
@@ -51,6 +54,7 @@ pub(crate) struct Kept {
     pub(crate) registry: EndpointRegistry,
     idle: RefCell<FxHashMap<String, Rc<Idle>>>,
     stats: RefCell<FxHashMap<String, Rc<RouteStats>>>,
+    pub(crate) tls: RefCell<tls::Kept>,
 }
 
 /// Everything that one snapshot means to a gateway. Requests hold it until they end.
@@ -67,7 +71,7 @@ pub(crate) struct Runtime {
 impl Runtime {
     /// Compile `snapshot`; nothing kept is changed when it fails.
     pub(crate) fn build(snapshot: Snapshot, generation: u64, kept: &Kept) -> Result<Self, SnapshotError> {
-        let listeners = build_listeners(&snapshot)?;
+        let listeners = build_listeners(&snapshot, kept)?;
         let used: Vec<&str> = snapshot
             .routes
             .iter()
@@ -106,7 +110,7 @@ impl Runtime {
     }
 }
 
-fn build_listeners(snapshot: &Snapshot) -> Result<FxHashMap<u64, Rc<Listener>>, SnapshotError> {
+fn build_listeners(snapshot: &Snapshot, kept: &Kept) -> Result<FxHashMap<u64, Rc<Listener>>, SnapshotError> {
     let mut listeners = FxHashMap::default();
     let mine = |listener: &snapshot::Listener| match listener.protocol {
         Protocol::Http => true,
@@ -117,7 +121,8 @@ fn build_listeners(snapshot: &Snapshot) -> Result<FxHashMap<u64, Rc<Listener>>, 
         let set = |field: &str, prefixes: &[String]| {
             CidrSet::parse(prefixes).map_err(|error| SnapshotError::value(format!("listeners.{index}.{field}"), error))
         };
-        let tls = settings.tls.as_ref().map(|tls| tls::server(tls, &snapshot.gateway.cookie_secret)).transpose();
+        let secret = &snapshot.gateway.cookie_secret;
+        let tls = settings.tls.as_ref().map(|tls| tls::server(tls, secret, &mut kept.tls.borrow_mut())).transpose();
         if settings.protocol == Protocol::Tls && settings.tls.is_none() {
             return Err(SnapshotError::value(format!("listeners.{index}.tls"), "wanted: some names end here"));
         }
@@ -141,7 +146,7 @@ fn build_pool(index: usize, settings: &snapshot::Pool, kept: &Kept) -> Result<Up
     let mut known = kept.idle.borrow_mut();
     let idle =
         pool.members.iter().map(|member| Rc::clone(known.entry(member.endpoint.id.clone()).or_default())).collect();
-    let tls = settings.tls.as_ref().map(tls::client).transpose();
+    let tls = settings.tls.as_ref().map(|tls| tls::client(tls, ALPN)).transpose();
     Ok(UpstreamPool {
         idle,
         tls: tls.map_err(|error| below(&format!("pools.{index}.tls"), error))?,
@@ -206,18 +211,22 @@ pub fn validate(snapshot: &Snapshot) -> Vec<(String, String)> {
             note(SnapshotError::value(path.replacen("routes.0.", &format!("routes.{index}."), 1), message));
         }
     }
+    // What has been parsed here is not parsed again below.
+    let kept = Kept::default();
+    let secret = &snapshot.gateway.cookie_secret;
     for (index, listener) in snapshot.listeners.iter().enumerate() {
-        if let Some(Err(error)) = listener.tls.as_ref().map(|tls| tls::server(tls, "")) {
+        let mut kept = kept.tls.borrow_mut();
+        if let Some(Err(error)) = listener.tls.as_ref().map(|tls| tls::server(tls, secret, &mut kept)) {
             note(below(&format!("listeners.{index}.tls"), error));
         }
     }
     for (index, pool) in snapshot.pools.iter().enumerate() {
-        if let Some(Err(error)) = pool.tls.as_ref().map(tls::client) {
+        if let Some(Err(error)) = pool.tls.as_ref().map(|tls| tls::client(tls, ALPN)) {
             note(below(&format!("pools.{index}.tls"), error));
         }
     }
     if found.is_empty()
-        && let Err(SnapshotError::Value { path, message }) = Runtime::build(snapshot.clone(), 0, &Kept::default())
+        && let Err(SnapshotError::Value { path, message }) = Runtime::build(snapshot.clone(), 0, &kept)
     {
         found.push((path, message));
     }
