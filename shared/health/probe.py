@@ -1,7 +1,6 @@
 """One check of one endpoint: connect, and for HTTP ask and judge the answer."""
 
 import asyncio
-import functools
 import ssl
 from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
@@ -13,6 +12,7 @@ from weirgate.shared.health.introduction import introduction
 from weirgate.shared.health.node import probe_node
 from weirgate.shared.health.response import BadResponseError, ResponseReader
 from weirgate.shared.health.result import Result
+from weirgate.shared.health.tls import check_pins, context_of
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.Protocol)
 
@@ -43,9 +43,12 @@ async def _probe_address(target: Target, address: str) -> Result:
     try:
         if target.check.kind == "http":
             return await _ask(target, address)
-        version = target.check.proxy_protocol
+        version, tls = target.check.proxy_protocol, target.check.tls
         transport, _ = await _connect(lambda: _Knock(version), target, address)
-        _close(transport, target.check.tls)
+        try:
+            check_pins(tls, transport)
+        finally:
+            _close(transport, tls)
     except (OSError, ssl.CertificateError) as error:
         if is_ours(error):
             raise ExhaustedError(_reason(error)) from error
@@ -61,7 +64,11 @@ async def _ask(target: Target, address: str) -> Result:
     reader = ResponseReader(want_body=check.expect_body is not None, no_body=check.method == "HEAD")
     transport, _ = await _connect(
         lambda: _Exchange(
-            _request(target.address, check), reader, done, version=check.proxy_protocol
+            _request(target.address, check),
+            reader,
+            done,
+            version=check.proxy_protocol,
+            tls=check.tls,
         ),
         target,
         address,
@@ -94,13 +101,20 @@ class _Exchange(asyncio.Protocol):
         done: "asyncio.Future[None]",
         *,
         version: str,
+        tls: Tls | None,
     ) -> None:
         self._version = version
+        self._tls = tls
         self._request = request
         self._reader = reader
         self._done = done
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        try:
+            check_pins(self._tls, transport)
+        except BadResponseError as error:  # whoever this is, it is told nothing
+            self._done.set_exception(error)
+            return
         data = introduction(self._version, transport) + self._request
         cast("asyncio.WriteTransport", transport).write(data)
 
@@ -133,7 +147,7 @@ async def _connect(
 ) -> tuple[asyncio.Transport, _ProtocolT]:
     loop = asyncio.get_running_loop()
     tls = target.check.tls
-    context = _context(tls) if tls else None
+    context = context_of(tls) if tls else None
     name = (tls.server_name or split_address(target.address)[0]) if tls else None
     host, port = split_address(address)
     return await loop.create_connection(
@@ -147,15 +161,6 @@ def _close(transport: asyncio.Transport, tls: Tls | None) -> None:
         transport.abort()
     else:
         transport.close()
-
-
-@functools.cache
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=tls.ca_pem)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _request(address: str, check: Check) -> bytes:
