@@ -8,8 +8,6 @@ mod certificates;
 mod client_side;
 mod key_log;
 mod server_side;
-#[cfg(test)]
-pub(crate) mod test_data;
 
 use std::sync::{Arc, OnceLock};
 
@@ -86,6 +84,27 @@ fn authorities(pem: &str, field: &str) -> Result<Arc<RootCertStore>, SnapshotErr
         store.add(certificate).map_err(|error| SnapshotError::value(field, error))?;
     }
     if store.is_empty() { Err(SnapshotError::value(field, "no PEM certificate in it")) } else { Ok(Arc::new(store)) }
+}
+
+/// Certificates of the tests, good until 2099; made once, their keys are worth nothing.
+#[cfg(test)]
+pub(crate) mod test_data {
+    /// A certificate and its key, for both.test and *.wild.test, as `ECDSA`.
+    pub(crate) const RSA: (&str, &str) = (include_str!("test_data/rsa.pem"), include_str!("test_data/rsa.key"));
+    pub(crate) const ECDSA: (&str, &str) = (include_str!("test_data/ecdsa.pem"), include_str!("test_data/ecdsa.key"));
+    /// For other.test.
+    pub(crate) const OTHER: (&str, &str) = (include_str!("test_data/other.pem"), include_str!("test_data/other.key"));
+    /// What has signed the others.
+    pub(crate) const AUTHORITY: &str = include_str!("test_data/authority.pem");
+    pub(crate) const OTHER_AUTHORITY: &str = include_str!("test_data/other-authority.pem");
+    /// The authority's list: it revokes the serial number 7.
+    pub(crate) const REVOKED: &str = include_str!("test_data/revoked.crl");
+    /// A server's, for leaf.test.
+    pub(crate) const LEAF: &str = include_str!("test_data/leaf.pem");
+    pub(crate) const LEAF_PIN: &str = "UH2+U6OjNKx6bfZagVXFZOWZyB6SQ3l6GONtMdN51nU=";
+    /// A client's, with all that a name can have.
+    pub(crate) const CLIENT: &str = include_str!("test_data/client.pem");
+    pub(crate) const CLIENT_FINGERPRINT: &str = "86c8a35eb5864b8f4620ad9c814f0749f82b806807312d6b2774df039adf8bda";
 }
 
 #[cfg(test)]
