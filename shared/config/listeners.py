@@ -35,7 +35,7 @@ class Certificate(Section):
         default=None,
         description="PEM file with the certificate and its intermediates, leaf first. Relative to "
         "the file that names it. Embedded at each (re)load, and watched: a file that changes is "
-        "read again within two seconds, and one that is broken changes nothing.",
+        "read again within a few seconds, and one that is broken changes nothing.",
     )
     key: FileName | None = Field(
         default=None,
