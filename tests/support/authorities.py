@@ -74,6 +74,8 @@ class Authority:
         builder = builder.add_extension(
             x509.BasicConstraints(ca=True, path_length=None), critical=True
         )
+        own = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        builder = builder.add_extension(own, critical=False)
         self.certificate = builder.add_extension(usage, critical=True).sign(
             self._key, hashes.SHA256()
         )
@@ -110,6 +112,7 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+        builder = builder.add_extension(self._identifier(), critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         form, bare = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         issued = Issued(certificate, directory / f"{stem}.pem", directory / f"{stem}.key")
@@ -123,8 +126,7 @@ class Authority:
         builder = x509.CertificateRevocationListBuilder().issuer_name(self.name)
         builder = builder.last_update(now - _DAY).next_update(now + _DAY)
         builder = builder.add_extension(x509.CRLNumber(1), critical=False)
-        identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
-        builder = builder.add_extension(identifier, critical=False)
+        builder = builder.add_extension(self._identifier(), critical=False)
         for issued in revoked:
             entry = x509.RevokedCertificateBuilder()
             entry = entry.serial_number(issued.certificate.serial_number)
@@ -148,6 +150,9 @@ class Authority:
         builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, self.certificate)
         put(path, builder.sign(self._key, hashes.SHA256()).public_bytes(_DER))
         return path
+
+    def _identifier(self) -> x509.AuthorityKeyIdentifier:
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
 
     def _builder(self, subject: x509.Name, key: Key, *, days: int) -> x509.CertificateBuilder:
         now = _now()

@@ -268,7 +268,9 @@ def test_the_snapshot_s_check_is_read_whole() -> None:
         "jitter_percent": 20,
         "port": 81,
     }
-    tls = {"server_name": "a.example", "ca_pem": None, "verify": True}
+    own = {"certificate_pem": "chain", "key_pem": "key"}
+    names = {"server_name": "a.example", "ca_pem": None, "verify": True}
+    tls = {**names, "certificate": own, "pins": ["x"]}
     assert from_pool({"health": health, "tls": tls}) == Check(
         kind="http",
         interval=2.5,
@@ -284,7 +286,9 @@ def test_the_snapshot_s_check_is_read_whole() -> None:
         expect_status=((200, 299), (401, 401)),
         expect_headers=(),
         expect_body=b"ok",
-        tls=Tls("a.example", None, verify=True),
+        tls=Tls(
+            "a.example", None, verify=True, certificate_pem="chain", key_pem="key", pins=("x",)
+        ),
     )
     assert from_pool({"health": None}) is None
 
