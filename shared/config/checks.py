@@ -40,6 +40,7 @@ def warn(config: Config, report: Report) -> None:
         kind = "an http listener" if routed[http].protocol == "http" else "terminate"
         got = f"{kind}, but no routes: every request is answered with 404"
         _warn(report, codes.NO_ROUTES, ("listeners", http), got, "at least one route")
+    _warn_tls(config, report)
     bind = config.admin.bind
     if bind != "off" and not is_loopback(bind) and config.admin.token is None:
         wanted = "an address of this host only, or admin.token: anybody could reload"
@@ -214,6 +215,19 @@ def _warn_pools(config: Config, report: Report) -> None:
             got += ": every request for it is answered with 503"
             path = ("pools", name, "endpoints")
             _warn(report, codes.EMPTY_POOL, path, got, "at least one endpoint")
+
+
+def _warn_tls(config: Config, report: Report) -> None:
+    if config.gateway.danger_key_log is not None:
+        got = "a file for the keys of TLS connections: whoever reads it can decrypt them"
+        _warn(report, codes.KEY_LOG, ("gateway", "danger_key_log"), got, "no such file")
+    if any(v.tls and v.tls.client for v in config.listeners.values()):
+        return
+    for index, route in enumerate(config.routes):
+        if route.match.client_certificate is not None:
+            got = "client_certificate, but no listener asks for one: the route is never taken"
+            path = ("routes", index, "match", "client_certificate")
+            _warn(report, codes.NO_CLIENT_CA, path, got, "tls: {client: {ca: …}} in a listener")
 
 
 def _warn(

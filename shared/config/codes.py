@@ -385,15 +385,46 @@ NODES = _code(
 # Files that are embedded
 PEM_FILE = _code(
     "050",
-    "certificate, key or CA file cannot be read",
-    "The file is missing, is not a regular file, or this user may not read it.",
+    "file or directory of certificates cannot be read",
+    "A certificate, a key, an authority, a revocation list, an OCSP response or a directory of "
+    "them is missing, is not a regular file, is too long, or this user may not read it.",
     "Check the path (relative to the file that names it) and the permissions.",
 )
 PEM = _code(
     "051",
-    "not the PEM that is wanted",
-    "The file has no PEM block of the wanted kind, or the key is encrypted.",
+    "not the kind of file that is wanted",
+    "The file has no PEM block of the wanted kind, the key is encrypted, or an OCSP response is "
+    "not in DER form or not whole.",
     "Check that `cert` and `key` are not swapped; decrypt the key with `openssl pkey`.",
+)
+CERTIFICATES = _code(
+    "052",
+    "certificates do not fit together",
+    "An entry of `certificates` is a `cert` with its `key`, or a `directory`. In a directory each "
+    "`NAME.pem` (or `NAME.crt`) has its `NAME.key`, and there are 10,000 certificates at most. A "
+    "certificate without a key is refused rather than left out: its clients would get another one.",
+    "Put the key beside its certificate, under the same name.",
+)
+TLS_PROFILE = _code(
+    "053",
+    "TLS profile and version contradict each other",
+    "`profile: modern` speaks TLS 1.3 only, so that a lower `minimum_version` could not hold.",
+    "Remove `minimum_version`, or take `profile: intermediate`.",
+)
+PIN = _code(
+    "054",
+    "bad pin",
+    "A pin is `sha256/` and the base64 of the SHA-256 hash of a public key in DER form "
+    "(SubjectPublicKeyInfo), 44 characters.",
+    "Make it with `openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform DER | "
+    "openssl dgst -sha256 -binary | base64`.",
+)
+FINGERPRINT = _code(
+    "055",
+    "bad fingerprint",
+    "A certificate's fingerprint is the SHA-256 hash of its DER form: 64 hex digits, with or "
+    "without colons.",
+    "Print it with `openssl x509 -in cert.pem -noout -fingerprint -sha256`.",
 )
 LIST = _code(
     "056",
@@ -471,6 +502,20 @@ KERNEL = _code(
     "The kernel silently gives less than the listener asks for, or has no such congestion control "
     "loaded. `weirgate doctor` looks at everything of this kind.",
     "Raise the limit with the command that `weirgate doctor` names, or ask for less.",
+)
+KEY_LOG = _code(
+    "114",
+    "keys of TLS connections are written to a file",
+    "With `gateway.danger_key_log` everything that clients send and get can be decrypted, also "
+    "later, by whoever has the file and a capture of the network.",
+    "Remove the key, and the file, as soon as the fault is found.",
+)
+NO_CLIENT_CA = _code(
+    "115",
+    "client certificates that nobody asks for",
+    "A route wants a client certificate, but no listener has `tls.client`, so that no client is "
+    "asked for one.",
+    "Add `tls: {client: {ca: ca.pem}}` to the listener.",
 )
 ADMIN_EXPOSED = _code(
     "105",

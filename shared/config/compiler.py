@@ -9,15 +9,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from weirgate.shared.config.certificates import CertificateFiles
 from weirgate.shared.config.embed import Files
 from weirgate.shared.config.gateway import Gateway, Logs
 from weirgate.shared.config.listeners import Listener, relayed_to
-from weirgate.shared.config.lists import PrefixFiles, Signature
+from weirgate.shared.config.lists import PrefixFiles
 from weirgate.shared.config.loader import Loaded
-from weirgate.shared.config.match import Match, ValueRule
+from weirgate.shared.config.match import ClientCertificateMatch, Match, ValueRule
 from weirgate.shared.config.nodes import LISTENER, POOL, Role
-from weirgate.shared.config.pools import Balance, Endpoint, Health
-from weirgate.shared.config.problem import ConfigErrors
+from weirgate.shared.config.pools import Balance, Endpoint, Health, PoolTls
+from weirgate.shared.config.problem import ConfigErrors, PathStep
 from weirgate.shared.config.roles import node_pool
 from weirgate.shared.config.routes import Filter, HeaderEdit, Route
 from weirgate.shared.config.scalars import ByteRate, Rate, duration, to_ms
@@ -25,6 +26,7 @@ from weirgate.shared.config.schema import Config, route_name
 from weirgate.shared.config.sockets import socket_options
 from weirgate.shared.config.sources import SourcePrefix
 from weirgate.shared.config.tree import Report
+from weirgate.shared.config.watched import Signature, WatchedFiles
 
 FORMAT = 1
 _STREAM_IDLE_TIMEOUT = duration("10m")
@@ -39,8 +41,8 @@ class Snapshot:
     data: bytes = field(repr=False)
     hash: str
     value: dict[str, Any] = field(repr=False, compare=False)
-    #: The lists of networks that were read, as they were then.
-    lists: Mapping[Path, Signature] = field(default_factory=dict, repr=False, compare=False)
+    #: The files that were read, as they were then.
+    files: Mapping[Path, Signature] = field(default_factory=dict, repr=False, compare=False)
 
 
 def compile_snapshot(loaded: Loaded, *, cookie_secret: str) -> Snapshot:
@@ -58,13 +60,15 @@ def compile_snapshot(loaded: Loaded, *, cookie_secret: str) -> Snapshot:
         raise ValueError("cookie_secret: wanted 64 lower-case hex digits")
     config = loaded.config
     report = Report(loaded.tree)
-    files = Files(loaded.tree, report)
-    lists = PrefixFiles(loaded.tree, report)
+    watched = WatchedFiles()
+    files = Files(loaded.tree, report, watched)
+    certificates = CertificateFiles(files, report)
+    lists = PrefixFiles(loaded.tree, report, watched)
     relayed_only = _relayed_only_pools(config)
     value = {
         "format": FORMAT,
         "listeners": [
-            _listener(n, v, files, lists) | _from_edges(loaded, n)
+            _listener(n, v, certificates, lists) | _from_edges(loaded, n)
             for n, v in config.listeners.items()
         ],
         "pools": [
@@ -72,14 +76,14 @@ def compile_snapshot(loaded: Loaded, *, cookie_secret: str) -> Snapshot:
             for n in config.pools
         ],
         "routes": [_route(config, index) for index in range(len(config.routes))],
-        "gateway": _gateway(config.gateway, cookie_secret),
+        "gateway": _gateway(config.gateway, cookie_secret, loaded),
         "logs": _logs(config.logs, loaded),
     }
     if report.problems:
-        raise ConfigErrors(report.problems)
+        raise ConfigErrors(report.problems, watched.seen)
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     data = text.encode()
-    return Snapshot(data, hashlib.sha256(data).hexdigest(), value, lists.seen)
+    return Snapshot(data, hashlib.sha256(data).hexdigest(), value, watched.seen)
 
 
 def endpoint_id(pool: str, address: str) -> str:
@@ -103,9 +107,9 @@ def _relayed_only_pools(config: Config) -> set[str]:
     return relayed - {route.pool for route in config.routes}
 
 
-def _listener(name: str, listener: Listener, files: Files, lists: PrefixFiles) -> dict[str, Any]:
-    tls = listener.tls
-    path = ("listeners", name, "tls", "certificates")
+def _listener(
+    name: str, listener: Listener, certificates: CertificateFiles, lists: PrefixFiles
+) -> dict[str, Any]:
     proxies = listener.proxy_protocol
     return {
         "name": name,
@@ -113,18 +117,7 @@ def _listener(name: str, listener: Listener, files: Files, lists: PrefixFiles) -
         "protocol": listener.protocol,
         "pool": listener.pool,
         "server_names": _server_names(listener) if listener.protocol == "tls" else None,
-        "tls": tls
-        and {
-            "certificates": [
-                {
-                    "certificate_pem": files.certificate((*path, index, "cert"), pair.cert),
-                    "key_pem": files.key((*path, index, "key"), pair.key),
-                }
-                for index, pair in enumerate(tls.certificates)
-            ],
-            "minimum_version": tls.minimum_version,
-            "alpn": list(tls.alpn),
-        },
+        "tls": listener.tls and certificates.listener(name, listener.tls),
         "accept_proxy_from": list(proxies.sources) if proxies else [],
         "trusted_proxies": list(listener.trusted_proxies),
         "allow": lists.expand(("listeners", name, "allow"), listener.allow, needed=True),
@@ -183,7 +176,6 @@ def _server_names(listener: Listener) -> dict[str, Any]:
 
 def _pool(name: str, config: Config, files: Files, *, relayed: bool) -> dict[str, Any]:
     pool = config.pools[name]
-    tls = pool.tls
     return {
         "name": name,
         "balance": _balance(pool.balance, relayed=relayed),
@@ -209,14 +201,25 @@ def _pool(name: str, config: Config, files: Files, *, relayed: bool) -> dict[str
         "max_streams": pool.limits.streams,
         "max_requests": pool.limits.requests,
         "connection_age_ms": to_ms(pool.connection_age),
-        "tls": tls
-        and {
-            "server_name": tls.server_name,
-            "ca_pem": tls.ca and files.certificate(("pools", name, "tls", "ca"), tls.ca),
-            "verify": not tls.danger_skip_verify,
-        },
+        "tls": pool.tls and _pool_tls(name, pool.tls, files),
         "proxy_protocol": pool.proxy_protocol,
         "health": pool.health and _health(pool.health),
+    }
+
+
+def _pool_tls(name: str, tls: PoolTls, files: Files) -> dict[str, Any]:
+    path = ("pools", name, "tls")
+    own = tls.certificate
+    return {
+        "server_name": tls.server_name,
+        "ca_pem": tls.ca and files.certificate((*path, "ca"), tls.ca),
+        "verify": not tls.danger_skip_verify,
+        "certificate": own
+        and {
+            "certificate_pem": files.certificate((*path, "certificate", "cert"), own.cert),
+            "key_pem": files.key((*path, "certificate", "key"), own.key),
+        },
+        "pins": list(tls.pins),
     }
 
 
@@ -310,14 +313,25 @@ def _match(match: Match) -> dict[str, Any]:
         "queries": _rules(match.query),
         "cookies": _rules(match.cookie),
         "sources": list(match.source),
+        "client_certificate": match.client_certificate
+        and _client_certificate(match.client_certificate),
     }
 
 
+def _client_certificate(match: ClientCertificateMatch) -> dict[str, Any]:
+    return {
+        "subject": match.subject and _rule(match.subject),
+        "san": match.san and _rule(match.san),
+        "fingerprints": list(match.fingerprint),
+    }
+
+
+def _rule(rule: ValueRule) -> dict[str, Any]:
+    return {"kind": rule.kind, "value": rule.value, "invert": rule.invert}
+
+
 def _rules(rules: Mapping[str, ValueRule]) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "kind": rule.kind, "value": rule.value, "invert": rule.invert}
-        for name, rule in rules.items()
-    ]
+    return [{"name": name, **_rule(rule)} for name, rule in rules.items()]
 
 
 def _filter(item: Filter) -> dict[str, Any]:
@@ -370,7 +384,7 @@ def _action(route: Route) -> dict[str, Any]:
     return {"kind": "pool", "pool": route.pool}
 
 
-def _gateway(gateway: Gateway, cookie_secret: str) -> dict[str, Any]:
+def _gateway(gateway: Gateway, cookie_secret: str, loaded: Loaded) -> dict[str, Any]:
     own = gateway.cookie_secret
     return {
         "header_bytes": gateway.limits.header_bytes,
@@ -388,6 +402,8 @@ def _gateway(gateway: Gateway, cookie_secret: str) -> dict[str, Any]:
         "http2_ping_interval_ms": to_ms(gateway.http2.ping_interval),
         "http2_ping_timeout_ms": to_ms(gateway.http2.ping_timeout),
         "connection_age_ms": to_ms(gateway.timeouts.connection_age),
+        "key_log": gateway.danger_key_log
+        and _absolute(("gateway", "danger_key_log"), gateway.danger_key_log, loaded),
         "cookie_secret": cookie_secret if own is None else own.get_secret_value(),
     }
 
@@ -395,6 +411,11 @@ def _gateway(gateway: Gateway, cookie_secret: str) -> dict[str, Any]:
 def _logs(logs: Logs, loaded: Loaded) -> dict[str, Any]:
     target = logs.access.to
     if "/" in target:
-        _, spot = loaded.tree.nearest(("logs", "access", "to"))
-        target = str(Path.cwd() / spot.file.parent / target)
+        target = _absolute(("logs", "access", "to"), target, loaded)
     return {"access_to": target, "access_format": logs.access.format, "level": logs.level}
+
+
+def _absolute(path: tuple[PathStep, ...], name: str, loaded: Loaded) -> str:
+    """Return the path of a file that data planes write, seen from the file that names it."""
+    _, spot = loaded.tree.nearest(path)
+    return str(Path.cwd() / spot.file.parent / name)

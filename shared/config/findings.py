@@ -14,6 +14,7 @@ _WRITTEN = {
     "ca_pem": "ca",
     "certificate_pem": "cert",
     "cookies": "cookie",
+    "crl_pem": "crl",
     "headers": "header",
     "hosts": "host",
     "jitter_percent": "jitter",

@@ -12,6 +12,7 @@ from weirgate.shared.config.nodes import GatewayNodes
 from weirgate.shared.config.scalars import (
     ByteSize,
     Duration,
+    FileName,
     Name,
     PositiveDuration,
     Secret,
@@ -176,6 +177,12 @@ class Gateway(Section):
         default=None,
         description="64 hex digits that sign sticky cookies, or `file:/path`. Set it where several "
         "nodes serve the same clients. Default: random, so cookies end with the supervisor.",
+    )
+    danger_key_log: FileName | None = Field(
+        default=None,
+        description="A file to which the keys of all clients' TLS connections are appended, in the "
+        "form that Wireshark reads (NSS), for the search of a fault. Whoever reads it reads what "
+        "was sent. It is made for its owner alone (0600); remove it afterwards. Default: none.",
     )
     nodes: GatewayNodes | None = Field(
         default=None,

@@ -1,12 +1,13 @@
 """The ``listeners`` section: what the edge accepts on, and whom it admits."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from weirgate.shared.config import codes
 from weirgate.shared.config.addresses import Bind, Network, NetworkOrFile
-from weirgate.shared.config.base import Many, OneOrMany, Section
+from weirgate.shared.config.base import Many, OneOrMany, Section, refusal
 from weirgate.shared.config.http import ServerName, ServerNameOrAll, UniqueServerNames
 from weirgate.shared.config.scalars import (
     ByteRateValue,
@@ -28,15 +29,60 @@ MAX_NAMES = 10_000
 
 
 class Certificate(Section):
-    """A certificate chain and its private key."""
+    """A certificate chain and its private key, or a directory of such pairs."""
 
-    cert: FileName = Field(
+    cert: FileName | None = Field(
+        default=None,
         description="PEM file with the certificate and its intermediates, leaf first. Relative to "
-        "the file that names it. Read at each (re)load, then embedded."
+        "the file that names it. Embedded at each (re)load, and watched: a file that changes is "
+        "read again within a few seconds, and one that is broken changes nothing.",
     )
-    key: FileName = Field(
+    key: FileName | None = Field(
+        default=None,
         description="PEM file with the unencrypted private key. Readable by the supervisor's user "
-        "only, if possible: no other process opens it."
+        "only, if possible: no other process opens it.",
+    )
+    ocsp: FileName | None = Field(
+        default=None,
+        description="DER file with the OCSP response that is stapled to the certificate. Whoever "
+        "renews it writes the file anew. Default: none.",
+    )
+    directory: FileName | None = Field(
+        default=None,
+        description="Instead of the others: every `NAME.pem` or `NAME.crt` of this directory with "
+        "its `NAME.key`, and `NAME.ocsp` where there is one, in the order of their names; 10,000 "
+        "certificates at most. Files that come and go are noticed. Names that begin with a dot "
+        "are ignored.",
+    )
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        pair = {"cert", "key", "ocsp"} & self.model_fields_set
+        if self.directory is not None and pair:
+            raise refusal(codes.CERTIFICATES, "either directory, or cert and key")
+        if self.directory is None and (self.cert is None or self.key is None):
+            missing = "the key" if self.cert else "the cert" if self.key else "cert and key"
+            raise refusal(codes.CERTIFICATES, "cert and key, or directory", f"add {missing}")
+        return self
+
+
+class ClientCertificates(Section):
+    """Certificates that clients show: mutual TLS."""
+
+    ca: FileName = Field(
+        description="PEM file with the authorities whose certificates are taken. Only these: the "
+        "system's say nothing about clients. Watched, as `cert` is."
+    )
+    mode: Literal["request", "require"] = Field(
+        default="require",
+        description="`require`: without a good certificate there is no connection. `request`: a "
+        "client may come without one, and routes can tell (`match.client_certificate`); one that "
+        "it does show must be good.",
+    )
+    crl: OneOrMany[FileName] = Field(
+        default=(),
+        description="PEM files with revocation lists. What they revoke is refused, also after "
+        "their `nextUpdate`; authorities that they do not cover revoke nothing. Watched.",
     )
 
 
@@ -45,16 +91,40 @@ class ListenerTls(Section):
 
     certificates: Annotated[Many[Certificate], Field(min_length=1)] = Field(
         description="Chosen by the name that the client asks for (SNI), as the certificates list "
-        "it; a client that asks for none, or for an unknown one, gets the first."
+        "it; a client that asks for none, or for an unknown one, gets the first. Of several for "
+        "one name the client gets what it can use: ECDSA before RSA, then the order written."
     )
-    minimum_version: Literal["1.2", "1.3"] = Field(
-        default="1.2",
-        description="Lowest TLS version. 1.3 shuts out clients from before about 2018.",
+    profile: Literal["modern", "intermediate"] = Field(
+        default="intermediate",
+        description="`modern`: TLS 1.3 only. `intermediate`: TLS 1.2, too, with ECDHE and "
+        "authenticated encryption only. Both offer X25519MLKEM768 first; there is no early data "
+        "(0-RTT) in either.",
+    )
+    minimum_version: Literal["1.2", "1.3"] | None = Field(
+        default=None,
+        description="Lowest TLS version. 1.3 shuts out clients from before about 2018. Default: "
+        "what the profile says.",
     )
     alpn: Annotated[Many[Literal["h2", "http/1.1"]], Field(min_length=1)] = Field(
         default=("h2", "http/1.1"),
         description="Protocols offered, best first. Without `h2` no client speaks HTTP/2 here.",
     )
+    client: ClientCertificates | None = Field(
+        default=None, description="Ask clients for certificates. Default: they are not asked."
+    )
+
+    @model_validator(mode="after")
+    def _no_contradiction(self) -> Self:
+        if self.profile == "modern" and self.minimum_version == "1.2":
+            raise refusal(
+                codes.TLS_PROFILE, "minimum_version: 1.3 with profile: modern, or none of its own"
+            )
+        return self
+
+    @property
+    def lowest_version(self) -> str:
+        """The lowest version that is spoken."""
+        return self.minimum_version or ("1.3" if self.profile == "modern" else "1.2")
 
 
 class ProxyProtocol(Section):

@@ -1,56 +1,29 @@
 """Lists of networks in files of their own: one a line, ``#`` for comments."""
 
 import ipaddress
-import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from weirgate.shared.config import codes
 from weirgate.shared.config.addresses import FILE, NETWORK_FORM
 from weirgate.shared.config.problem import PathStep, Problem, render_path
 from weirgate.shared.config.tree import Report, Tree, describe
+from weirgate.shared.config.watched import WatchedFiles
 
 MAX_PREFIXES = 100_000
 MAX_LIST_BYTES = 8 * 2**20
 _SHOWN_LINES = 10
 
 
-class Signature(NamedTuple):
-    """What tells one state of a file from another."""
-
-    inode: int
-    size: int
-    changed_ns: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> "Signature":
-        """Read it from what ``stat`` says."""
-        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
-
-
-#: A file that is not there, or that may not be looked at.
-ABSENT = Signature(0, -1, 0)
-
-
-def signature(path: Path) -> Signature:
-    """Return a file's signature now."""
-    try:
-        return Signature.of(path.stat())
-    except (OSError, ValueError):
-        return ABSENT
-
-
 class PrefixFiles:
     """Reads the lists that a configuration names, each file once; what is wrong is reported."""
 
-    def __init__(self, tree: Tree, report: Report) -> None:
+    def __init__(self, tree: Tree, report: Report, watched: WatchedFiles) -> None:
         self._tree = tree
         self._report = report
+        self._watched = watched
         self._known: dict[Path, list[str] | None] = {}
-        #: Every file that was to be read, as it was just before.
-        self.seen: dict[Path, Signature] = {}
 
     def expand(
         self, path: tuple[PathStep, ...], entries: Sequence[str], *, needed: bool = False
@@ -87,12 +60,9 @@ class PrefixFiles:
         return self._known[file]
 
     def _text(self, path: tuple[PathStep, ...], file: Path, name: str) -> str | None:
-        self.seen[file] = ABSENT
         hint = "" if name.startswith("/") else f"paths are relative to {self._place(path)}"
         try:
-            with file.open("rb") as handle:
-                self.seen[file] = Signature.of(os.fstat(handle.fileno()))
-                data = handle.read(MAX_LIST_BYTES + 1)
+            data = self._watched.read(file, MAX_LIST_BYTES)
             if len(data) <= MAX_LIST_BYTES:
                 return data.decode("utf-8-sig")
             got, hint = f"{describe(name)}: beyond 8 MiB", "split it"

@@ -186,6 +186,43 @@ Rule = Annotated[
 ]
 
 
+def _fingerprint(text: str) -> str:
+    """Return 64 lower-case hex digits; openssl writes them with colons and in capitals."""
+    digits = text.replace(":", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        wanted = "64 hex digits: the SHA-256 hash of the certificate"
+        raise refusal(codes.FINGERPRINT, wanted)
+    return digits
+
+
+Fingerprint = Annotated[str, AfterValidator(_fingerprint)]
+
+
+class ClientCertificateMatch(Section):
+    """Conditions on the client's verified certificate. A client without one never matches."""
+
+    subject: Rule | None = Field(
+        default=None,
+        description="Its subject as RFC 4514 writes it, the most specific part first, as in "
+        "`CN=billing,O=Example`; what is not printable ASCII stands as `\\XX`.",
+    )
+    san: Rule | None = Field(
+        default=None,
+        description="One of its alternative names: DNS names, URIs and e-mail addresses.",
+    )
+    fingerprint: OneOrMany[Fingerprint] = Field(
+        default=(), description="SHA-256 of the certificate in hex, with or without colons."
+    )
+
+
+def _client_certificate(value: Any) -> Any:
+    if value == "present":
+        return {}
+    if isinstance(value, str | bool):
+        raise refusal(codes.CHOICE, "present, or a mapping with subject, san and fingerprint")
+    return value
+
+
 class Match(Section):
     """All given keys must hold; the entries of a list are alternatives. Empty = every request."""
 
@@ -215,6 +252,15 @@ class Match(Section):
     source: OneOrMany[Network] = Field(
         default=(),
         description="The client's address, after PROXY headers and trusted X-Forwarded-For.",
+    )
+    client_certificate: Annotated[
+        ClientCertificateMatch | None,
+        BeforeValidator(_client_certificate),
+        Shorthand({"const": "present"}),
+    ] = Field(
+        default=None,
+        description="`present`: the client has shown a certificate (`tls.client` of the listener), "
+        "or conditions on it, which must all hold.",
     )
 
     @model_validator(mode="after")

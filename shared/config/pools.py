@@ -1,8 +1,9 @@
 """The ``pools`` section: endpoints, how load is spread over them, and how they are checked."""
 
+import base64
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from weirgate.shared.config import codes
 from weirgate.shared.config.addresses import EndpointAddress
@@ -29,9 +30,30 @@ Policy = Literal["round_robin", "least_request", "least_connections", "random", 
 _MAGLEV_ONLY = frozenset({"key", "ipv4_prefix", "ipv6_prefix", "max_load_percent"})
 _PREFIXES = frozenset({"ipv4_prefix", "ipv6_prefix"})
 MAX_QUEUE = 100_000
+MAX_PINS = 100
+_PIN_BYTES = 32
+_PIN_FORM = '"sha256/" and the base64 of a SHA-256 hash'
 _HTTP_ONLY = frozenset({"method", "expect"})
 #: What a check that only connects has no place for.
 _REQUEST_ONLY = _HTTP_ONLY | {"host", "headers"}
+
+
+def _pin(text: str) -> str:
+    """Return the base64 of a pin."""
+    kind, slash, value = text.partition("/")
+    try:
+        whole = len(base64.b64decode(value, validate=True)) == _PIN_BYTES
+    except ValueError:
+        whole = False
+    if kind != "sha256" or not slash or not whole:
+        hint = "openssl x509 -pubkey, openssl pkey -pubin -outform DER and openssl dgst make one"
+        raise refusal(codes.PIN, _PIN_FORM, hint)
+    return value
+
+
+Pin = Annotated[
+    str, AfterValidator(_pin), WithJsonSchema({"type": "string", "pattern": "^sha256/"})
+]
 
 
 class Endpoint(Section):
@@ -162,6 +184,15 @@ class PoolQueue(Section):
     )
 
 
+class PoolCertificate(Section):
+    """What Weirgate shows of itself to endpoints that ask."""
+
+    cert: FileName = Field(
+        description="PEM file with the certificate and its intermediates, leaf first. Watched."
+    )
+    key: FileName = Field(description="PEM file with the unencrypted private key. Watched.")
+
+
 class PoolTls(Section):
     """TLS towards the endpoints."""
 
@@ -173,6 +204,17 @@ class PoolTls(Section):
     ca: FileName | None = Field(
         default=None,
         description="PEM file with the authorities to trust. Default: the system's.",
+    )
+    certificate: PoolCertificate | None = Field(
+        default=None,
+        description="Shown to endpoints that ask for one (mutual TLS), by checks, too. Default: "
+        "none.",
+    )
+    pins: Annotated[Many[Pin], Field(max_length=MAX_PINS)] = Field(
+        default=(),
+        description="`sha256/BASE64` of public keys (SubjectPublicKeyInfo, as in RFC 7469), of "
+        "which an endpoint must have one, besides all else that is verified. Keep the next key's "
+        "pin here before you change it. Default: any key.",
     )
     danger_skip_verify: bool = Field(
         default=False,

@@ -1,9 +1,11 @@
 """What is wrong with a configuration, where, and what would be right."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Literal
 
+from weirgate.shared.config.watched import Signature
 from weirgate.shared.errors import WeirgateError
 
 Severity = Literal["error", "warning"]
@@ -38,10 +40,16 @@ class Problem:
 
 
 class ConfigErrors(WeirgateError):  # noqa: N818 - it holds many
-    """A configuration was refused; ``problems`` has everything found, not only the first."""
+    """A configuration was refused; ``problems`` has everything found, not only the first.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    ``files`` are those that had been read, as they were then: a change of one can be the remedy.
+    """
+
+    def __init__(
+        self, problems: Iterable[Problem], files: Mapping[Path, Signature] | None = None
+    ) -> None:
         self.problems = list(problems)
+        self.files = files or {}
         super().__init__("\n".join(problem.render() for problem in self.problems))
 
 

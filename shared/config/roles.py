@@ -92,8 +92,10 @@ def _edge(config: Config, names: Names, report: Report) -> Config:
             "listeners": listeners,
             "pools": {name: pool for name, pool in pools.items() if name in used},
             "routes": (),
-            # it signs cookies and encrypts tickets: an edge has no use for it
-            "gateway": config.gateway.model_copy(update={"cookie_secret": None}),
+            # it signs cookies and encrypts tickets: an edge has no use for it, nor keys to log
+            "gateway": config.gateway.model_copy(
+                update={"cookie_secret": None, "danger_key_log": None}
+            ),
         }
     )
 

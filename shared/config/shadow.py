@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from weirgate.shared.config.match import Match, PathPattern, ValueRule
+from weirgate.shared.config.match import ClientCertificateMatch, Match, PathPattern, ValueRule
 
 T = TypeVar("T")
 _Key = tuple[str | None, tuple[str, str] | None]
@@ -44,6 +44,7 @@ def contains(outer: Match, inner: Match) -> bool:
         and _rules_follow(outer.header, inner.header)
         and _rules_follow(outer.query, inner.query)
         and _rules_follow(outer.cookie, inner.cookie)
+        and _certificate_follows(outer.client_certificate, inner.client_certificate)
     )
 
 
@@ -118,3 +119,19 @@ def _plain_implies(one: ValueRule, other: ValueRule) -> bool:
     if other.kind == "prefix" and one.kind in {"exact", "prefix"}:
         return one.value.startswith(other.value)
     return (one.kind, one.value) == (other.kind, other.value)
+
+
+def _certificate_follows(
+    outer: ClientCertificateMatch | None, inner: ClientCertificateMatch | None
+) -> bool:
+    if outer is None or inner is None:
+        return outer is None
+    return (
+        _covers_all(outer.fingerprint, inner.fingerprint, str.__eq__)
+        and _rule_follows(outer.subject, inner.subject)
+        and _rule_follows(outer.san, inner.san)
+    )
+
+
+def _rule_follows(outer: ValueRule | None, inner: ValueRule | None) -> bool:
+    return outer is None or (inner is not None and _implies(inner, outer))

@@ -1,7 +1,7 @@
 """What one health check does, read from the snapshot's ``pools[].health``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Pairs = tuple[tuple[str, str], ...]
@@ -14,6 +14,11 @@ class Tls:
     server_name: str | None
     ca_pem: str | None
     verify: bool
+    #: What is shown to endpoints that ask; empty = nothing.
+    certificate_pem: str = ""
+    key_pem: str = field(default="", repr=False)
+    #: SHA-256 of public keys, in base64; empty = any key.
+    pins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,4 +93,12 @@ def _pairs(headers: Mapping[str, str] | None) -> Pairs:
 def _tls(tls: Mapping[str, Any] | None) -> Tls | None:
     if tls is None:
         return None
-    return Tls(tls.get("server_name"), tls.get("ca_pem"), tls.get("verify", True))
+    own = tls.get("certificate") or {}
+    return Tls(
+        tls.get("server_name"),
+        tls.get("ca_pem"),
+        tls.get("verify", True),
+        own.get("certificate_pem", ""),
+        own.get("key_pem", ""),
+        tuple(tls.get("pins") or ()),
+    )

@@ -1,8 +1,6 @@
 """A check's own connection: how it begins, what is said on it, how it ends."""
 
 import asyncio
-import functools
-import ssl
 from collections.abc import Callable
 from typing import Protocol, TypeVar, cast
 
@@ -10,6 +8,7 @@ from weirgate.shared.addresses import split_address
 from weirgate.shared.health.check import Check, Target, Tls
 from weirgate.shared.health.introduction import introduction
 from weirgate.shared.health.response import BadResponseError
+from weirgate.shared.health.tls import check_pins, context_of
 
 _ProtocolT = TypeVar("_ProtocolT", bound=asyncio.Protocol)
 
@@ -47,7 +46,7 @@ async def connect(
     """Connect to an address of the target, by TLS where its check says so."""
     loop = asyncio.get_running_loop()
     check = target.check
-    context = _context(check.tls, check.alpn) if check.tls else None
+    context = context_of(check.tls, check.alpn) if check.tls else None
     name = (check.tls.server_name or split_address(target.address)[0]) if check.tls else None
     host, port = split_address(address)
     return await loop.create_connection(
@@ -62,17 +61,6 @@ def close(transport: asyncio.Transport, tls: Tls | None) -> None:
         transport.abort()
     else:
         transport.close()
-
-
-@functools.cache
-def _context(tls: Tls, alpn: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=tls.ca_pem)
-    if not tls.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    if alpn:
-        context.set_alpn_protocols([alpn])
-    return context
 
 
 class _Exchange(asyncio.Protocol):
@@ -110,7 +98,14 @@ class _Exchange(asyncio.Protocol):
             self._done.set_exception(error)
 
     def _refusal(self, transport: asyncio.BaseTransport) -> BadResponseError | None:
-        """Hold the peer to the protocol that was asked for: it would not understand another."""
+        """Hold the peer to its key, and to the protocol that was asked for.
+
+        Whoever has another key is told nothing; another protocol would not be understood.
+        """
+        try:
+            check_pins(self._check.tls, transport)
+        except BadResponseError as error:
+            return error
         wanted, session = self._check.alpn, transport.get_extra_info("ssl_object")
         got = session.selected_alpn_protocol() if session and wanted else wanted
         if got == wanted:

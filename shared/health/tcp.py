@@ -7,13 +7,17 @@ from weirgate.shared.health.check import Target
 from weirgate.shared.health.exchange import close, connect
 from weirgate.shared.health.introduction import introduction
 from weirgate.shared.health.result import Result
+from weirgate.shared.health.tls import check_pins
 
 
 async def knock(target: Target, address: str) -> Result:
     """Connect to an address of the target, and go."""
-    version = target.check.proxy_protocol
+    version, tls = target.check.proxy_protocol, target.check.tls
     transport, _ = await connect(lambda: _Knock(version), target, address)
-    close(transport, target.check.tls)
+    try:
+        check_pins(tls, transport)
+    finally:
+        close(transport, tls)
     return Result()
 
 

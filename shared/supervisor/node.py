@@ -15,9 +15,9 @@ from weirgate.shared.discovery.dns import SystemResolver
 from weirgate.shared.observability.logs import fields
 from weirgate.shared.supervisor import listeners as binding
 from weirgate.shared.supervisor.errors import BindError, StartError
+from weirgate.shared.supervisor.file_watch import FileWatch
 from weirgate.shared.supervisor.fleet import Fleet
 from weirgate.shared.supervisor.hosts import OtherHosts, gateways_of
-from weirgate.shared.supervisor.list_watch import ListWatch
 from weirgate.shared.supervisor.listeners import Listeners, bound_address
 from weirgate.shared.supervisor.plan import Plan, Planner
 from weirgate.shared.supervisor.readiness import Notifier
@@ -204,8 +204,8 @@ class Node:
         await traffic_flows(fleet, doors(plan.value, self._listeners))
         self._listeners.tune(plan.options())
         self._ready = True
-        watch = ListWatch(lambda: self._reloader.plan.lists, self._reload_and_say)
-        self._tasks.keep("lists", watch.watch)
+        watch = FileWatch(lambda: self._reloader.files, self._reload_and_say)
+        self._tasks.keep("files", watch.watch)
         self._hosts.keep_finding(self._reload_and_say)
         line = self._ready_line(plan)
         log.info("%s", line)

@@ -16,7 +16,7 @@ from weirgate.shared.config import (
     problems_from_native,
 )
 from weirgate.shared.config.kernel import kernel_warnings
-from weirgate.shared.config.lists import Signature
+from weirgate.shared.config.watched import Signature
 from weirgate.shared.supervisor import settings
 from weirgate.shared.supervisor.fleet import InForce
 from weirgate.shared.supervisor.listeners import UDP, Key
@@ -34,8 +34,8 @@ class Plan:
     value: Mapping[str, Any]
     #: Warnings only: a file with errors has no plan.
     problems: tuple[Problem, ...]
-    #: Lists of networks that were read, as they were then.
-    lists: Mapping[Path, Signature] = field(default_factory=dict)
+    #: Files that were read, as they were then.
+    files: Mapping[Path, Signature] = field(default_factory=dict)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -86,14 +86,14 @@ class Planner:
         refused = problems_from_native(loaded, _refusals(snapshot.data))
         refused += _unsafe_admin(loaded)
         if refused:
-            raise ConfigErrors(refused)
+            raise ConfigErrors(refused, snapshot.files)
         return Plan(
             settings.read(loaded, workers=self.workers),
             snapshot.data,
             snapshot.hash,
             snapshot.value,
             (*loaded.warnings, *kernel_warnings(loaded)),
-            snapshot.lists,
+            snapshot.files,
         )
 
 

@@ -5,9 +5,11 @@ import logging
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from weirgate.shared.config import ConfigErrors
+from weirgate.shared.config.watched import Signature
 from weirgate.shared.control.client import ChildError
 from weirgate.shared.errors import WeirgateError
 from weirgate.shared.observability.logs import fields, set_level
@@ -58,6 +60,7 @@ class Reloader:
         self._upstreams = upstreams
         self._last_generation = 1
         self._started_with = plan.settings
+        self._attempted: Mapping[Path, Signature] = {}
         #: Held by whoever changes what is in force, or needs it to stay.
         self.one_at_a_time = asyncio.Lock()
 
@@ -65,16 +68,23 @@ class Reloader:
         """Take another plan before anything runs."""
         self.plan, self.in_force = plan, plan.in_force(generation=1)
 
+    @property
+    def files(self) -> Mapping[Path, Signature]:
+        """The files that the configuration is made of, in force or as refused last."""
+        return {**self._attempted, **self.plan.files}
+
     async def reload(self, fleet: Fleet) -> Outcome:
         """Read the file again and put it in force, or say why the old one stays."""
         async with self.one_at_a_time:
             try:
                 plan = await asyncio.to_thread(self._planner.plan)
             except ConfigErrors as error:
+                self._attempted = error.files
                 problems = tuple(problem.as_dict() for problem in error.problems)
                 return self._refused([p.render() for p in error.problems], problems)
             except WeirgateError as error:
                 return self._refused([str(error)])
+            self._attempted = plan.files
             warnings = plan.warnings + self._needs_restart(plan.settings)
             set_level(plan.settings.log_level)
             if plan.hash == self.in_force.hash:

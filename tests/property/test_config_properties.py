@@ -224,6 +224,13 @@ def some(values: list[Any]) -> st.SearchStrategy[list[Any]]:
     return st.lists(st.sampled_from(values), max_size=3)
 
 
+FINGERPRINTS = ["ab" * 32, "cd" * 32, "ef" * 32]
+CERTIFICATES = st.one_of(
+    st.just("present"),
+    st.fixed_dictionaries(
+        {}, optional={"subject": RULES, "san": RULES, "fingerprint": some(FINGERPRINTS)}
+    ),
+)
 NAMED_RULES = st.dictionaries(st.sampled_from(["a", "b"]), RULES, max_size=2)
 MATCHES = st.builds(
     Match.model_validate,
@@ -237,6 +244,7 @@ MATCHES = st.builds(
             "query": NAMED_RULES,
             "cookie": NAMED_RULES,
             "source": some(NETWORKS),
+            "client_certificate": CERTIFICATES,
         },
     ),
 )
@@ -253,6 +261,8 @@ class Request:
     header: dict[str, str]
     query: dict[str, str]
     cookie: dict[str, str]
+    #: Subject, alternative name (at most one here) and fingerprint.
+    certificate: tuple[str, str | None, str] | None
 
 
 PRESENT = st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(VALUES), max_size=2)
@@ -265,6 +275,12 @@ REQUESTS = st.builds(
     PRESENT,
     PRESENT,
     PRESENT,
+    st.none()
+    | st.tuples(
+        st.sampled_from(VALUES),
+        st.none() | st.sampled_from(VALUES),
+        st.sampled_from(FINGERPRINTS),
+    ),
 )
 
 
@@ -293,6 +309,18 @@ def rule_matches(rule: ValueRule, value: str | None) -> bool:
     return holds != rule.negate
 
 
+def certificate_matches(match: Match, shown: tuple[str, str | None, str] | None) -> bool:
+    wanted = match.client_certificate
+    if wanted is None or shown is None:
+        return wanted is None
+    subject, name, fingerprint = shown
+    return (
+        (wanted.subject is None or rule_matches(wanted.subject, subject))
+        and (wanted.san is None or rule_matches(wanted.san, name))
+        and (not wanted.fingerprint or fingerprint in wanted.fingerprint)
+    )
+
+
 def matches(match: Match, request: Request) -> bool:
     """The naive matcher, written from contracts.md."""
     address = ipaddress.ip_address(request.source)
@@ -307,6 +335,7 @@ def matches(match: Match, request: Request) -> bool:
         and (not match.method or request.method in match.method)
         and (not match.source or any(address in ipaddress.ip_network(n) for n in match.source))
         and all(rule_matches(r, have.get(n)) for rules, have in named for n, r in rules.items())
+        and certificate_matches(match, request.certificate)
     )
 
 

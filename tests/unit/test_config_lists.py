@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from weirgate.shared.config import ConfigErrors, compile_snapshot, load
 from weirgate.shared.config.compiler import Snapshot
-from weirgate.shared.config.lists import ABSENT, MAX_PREFIXES, _normal, signature
+from weirgate.shared.config.lists import MAX_PREFIXES, _normal
+from weirgate.shared.config.watched import ABSENT, signature
 
 SECRET = "0" * 64
 YAML = 'listeners: {web: {bind: "127.0.0.1:80", deny: "file:deny.txt"}}\nroutes: [{respond: {}}]\n'
@@ -30,7 +31,7 @@ def denied(snapshot: Snapshot) -> list[str]:
 
 def test_a_snapshot_says_which_files_it_was_made_of(tmp_path: Path) -> None:
     snapshot = compiled(tmp_path, "10.0.0.0/8\n")
-    assert dict(snapshot.lists) == {tmp_path / "deny.txt": signature(tmp_path / "deny.txt")}
+    assert dict(snapshot.files) == {tmp_path / "deny.txt": signature(tmp_path / "deny.txt")}
     assert signature(tmp_path / "deny.txt") != ABSENT == signature(tmp_path / "missing.txt")
 
 

@@ -1,7 +1,9 @@
 """Health checks against real servers on loopback, on the loop that the supervisor uses."""
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -9,10 +11,13 @@ from dataclasses import replace
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from weirgate.shared.health.check import Check, Target, Tls, from_pool
 from weirgate.shared.health.probe import probe
 from weirgate.shared.health.result import Result
+from weirgate.shared.health.tls import public_key
 from weirgate.shared.testing import free_port
 
 pytestmark = pytest.mark.anyio
@@ -263,7 +268,9 @@ def test_the_snapshot_s_check_is_read_whole() -> None:
         "jitter_percent": 20,
         "port": 81,
     }
-    tls = {"server_name": "a.example", "ca_pem": None, "verify": True}
+    own = {"certificate_pem": "chain", "key_pem": "key"}
+    names = {"server_name": "a.example", "ca_pem": None, "verify": True}
+    tls = {**names, "certificate": own, "pins": ["x"]}
     assert from_pool({"health": health, "tls": tls}) == Check(
         kind="http",
         interval=2.5,
@@ -279,6 +286,53 @@ def test_the_snapshot_s_check_is_read_whole() -> None:
         expect_status=((200, 299), (401, 401)),
         expect_headers=(),
         expect_body=b"ok",
-        tls=Tls("a.example", None, verify=True),
+        tls=Tls(
+            "a.example", None, verify=True, certificate_pem="chain", key_pem="key", pins=("x",)
+        ),
     )
     assert from_pool({"health": None}) is None
+
+
+def pin_of(leaf: trustme.LeafCert) -> str:
+    certificate = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes())
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    key = certificate.public_key().public_bytes(serialization.Encoding.DER, form)
+    return base64.b64encode(hashlib.sha256(key).digest()).decode()
+
+
+@pytest.mark.parametrize("kind", ["http", "tcp"])
+@pytest.mark.parametrize("key_type", list(trustme.KeyType))
+async def test_a_check_wants_one_of_the_pinned_keys(kind: str, key_type: trustme.KeyType) -> None:
+    authority = trustme.CA()
+    leaf = authority.issue_cert("app.test", key_type=key_type)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    leaf.configure_cert(context)
+    ca = authority.cert_pem.bytes().decode()
+    tls = Tls("app.test", ca, verify=True, pins=("x", pin_of(leaf)))
+    check = replace(CHECK, kind=kind, tls=tls)
+    assert (await checked(Peer(b"HTTP/1.1 200 OK\r\n\r\n"), check, context)).passed
+    other = replace(check, tls=replace(tls, pins=("x",)))
+    peer = Peer(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert await checked(peer, other, context) == Result("the endpoint's key is none of the pins")
+    assert peer.asked == b""
+
+
+async def test_a_check_shows_the_certificate_of_its_pool() -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("app.test").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    own = authority.issue_cert("weirgate.test")
+    chain = b"".join(pem.bytes() for pem in own.cert_chain_pems).decode()
+    tls = Tls("app.test", authority.cert_pem.bytes().decode(), verify=True)
+    peer = Peer(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert not (await checked(peer, replace(CHECK, tls=tls), context)).passed
+    shown = replace(tls, certificate_pem=chain, key_pem=own.private_key_pem.bytes().decode())
+    assert (await checked(peer, replace(CHECK, tls=shown), context)).passed
+    assert "PRIVATE" not in repr(shown)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x30", b"\x02\x01\x00", b"\x30\x03\x02\x01\x00"])
+def test_what_is_no_certificate_has_no_key(data: bytes) -> None:
+    assert public_key(data) == b""

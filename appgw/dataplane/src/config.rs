@@ -51,6 +51,7 @@ pub(crate) struct Kept {
     pub(crate) registry: EndpointRegistry,
     connections: RefCell<FxHashMap<String, Rc<Connections>>>,
     stats: RefCell<FxHashMap<String, Rc<RouteStats>>>,
+    pub(crate) tls: RefCell<tls::Kept>,
 }
 
 /// Everything that one snapshot means to a gateway. Requests hold it until they end.
@@ -67,7 +68,7 @@ pub(crate) struct Runtime {
 impl Runtime {
     /// Compile `snapshot`; nothing kept is changed when it fails.
     pub(crate) fn build(snapshot: Snapshot, generation: u64, kept: &Kept) -> Result<Self, SnapshotError> {
-        let listeners = build_listeners(&snapshot)?;
+        let listeners = build_listeners(&snapshot, kept)?;
         let used: Vec<&str> = snapshot
             .routes
             .iter()
@@ -106,7 +107,7 @@ impl Runtime {
     }
 }
 
-fn build_listeners(snapshot: &Snapshot) -> Result<FxHashMap<u64, Rc<Listener>>, SnapshotError> {
+fn build_listeners(snapshot: &Snapshot, kept: &Kept) -> Result<FxHashMap<u64, Rc<Listener>>, SnapshotError> {
     let mut listeners = FxHashMap::default();
     let mine = |listener: &snapshot::Listener| match listener.protocol {
         Protocol::Http => true,
@@ -117,7 +118,8 @@ fn build_listeners(snapshot: &Snapshot) -> Result<FxHashMap<u64, Rc<Listener>>, 
         let set = |field: &str, prefixes: &[String]| {
             CidrSet::parse(prefixes).map_err(|error| SnapshotError::value(format!("listeners.{index}.{field}"), error))
         };
-        let tls = settings.tls.as_ref().map(|tls| tls::server(tls, &snapshot.gateway.cookie_secret)).transpose();
+        let secret = &snapshot.gateway.cookie_secret;
+        let tls = settings.tls.as_ref().map(|tls| tls::server(tls, secret, &mut kept.tls.borrow_mut())).transpose();
         if settings.protocol == Protocol::Tls && settings.tls.is_none() {
             return Err(SnapshotError::value(format!("listeners.{index}.tls"), "wanted: some names end here"));
         }
@@ -215,8 +217,12 @@ pub fn validate(snapshot: &Snapshot) -> Vec<(String, String)> {
             note(SnapshotError::value(path.replacen("routes.0.", &format!("routes.{index}."), 1), message));
         }
     }
+    // What has been parsed here is not parsed again below.
+    let kept = Kept::default();
+    let secret = &snapshot.gateway.cookie_secret;
     for (index, listener) in snapshot.listeners.iter().enumerate() {
-        if let Some(Err(error)) = listener.tls.as_ref().map(|tls| tls::server(tls, "")) {
+        let mut kept = kept.tls.borrow_mut();
+        if let Some(Err(error)) = listener.tls.as_ref().map(|tls| tls::server(tls, secret, &mut kept)) {
             note(below(&format!("listeners.{index}.tls"), error));
         }
     }
@@ -226,7 +232,7 @@ pub fn validate(snapshot: &Snapshot) -> Vec<(String, String)> {
         }
     }
     if found.is_empty()
-        && let Err(SnapshotError::Value { path, message }) = Runtime::build(snapshot.clone(), 0, &Kept::default())
+        && let Err(SnapshotError::Value { path, message }) = Runtime::build(snapshot.clone(), 0, &kept)
     {
         found.push((path, message));
     }

@@ -11,11 +11,12 @@ use crate::client::Client;
 use crate::config::{Route, RouteAction, Runtime};
 use crate::downstream::Downstream;
 use crate::filters::{RequestContext, ResponseContext};
-use crate::forwarded::{client_behind, request_id};
+use crate::forwarded::{client_behind, remove_hearsay, request_id};
 use crate::grpc;
 use crate::http1::{Departure, has_body};
 use crate::insight::{Record, write_line};
 use crate::message::{Framing, HeaderId, RequestHead, ResponseHead, Version};
+use crate::routing::Caller;
 
 /// Buffers of one exchange, lent by the gateway while there is one.
 #[derive(Default)]
@@ -87,12 +88,13 @@ async fn dispatch(
 ) -> bool {
     let client = down.client();
     let source = record.client.unwrap_or(client.facts.client.ip());
+    let certificate = client.facts.certificate.as_deref();
     if scratch.head.unknown_expectation {
         // Whether a body follows, only the client knows.
         scratch.head.keep_alive = false;
         return answer_error(down, scratch, record, Reason::ExpectationFailed, None);
     }
-    let Some(matched) = runtime.router.find(&scratch.head, source) else {
+    let Some(matched) = runtime.router.find(&scratch.head, &Caller { source, certificate }) else {
         return answer_error(down, scratch, record, Reason::NoRoute, None);
     };
     record.route = Some(matched.route);
@@ -101,10 +103,7 @@ async fn dispatch(
     if matches!(scratch.head.framing, Framing::Length(length) if limit != 0 && length > limit) {
         return answer_error(down, scratch, record, Reason::BodyTooLarge, None);
     }
-    if !client.trusted {
-        // Before the filters, which may set such fields themselves.
-        scratch.head.headers.remove_id(HeaderId::XForwardedOther);
-    }
+    remove_hearsay(&mut scratch.head, client.trusted, certificate);
     let pool = if let RouteAction::Pool(pool) = &route.action { Some(pool) } else { None };
     let mut context = RequestContext {
         head: &mut scratch.head,

@@ -8,9 +8,12 @@ use weirgate_shared::cidr::{CidrSet, canonical};
 use weirgate_shared::connection_id::ConnectionId;
 use weirgate_shared::json::push_u64;
 
+use crate::client_certificate::ClientCertificate;
 use crate::message::{HeaderId, RequestHead};
 
 const REQUEST_ID_BYTES: usize = 128;
+/// A proxy's word about its own client's certificate is kept only where there is none of our own.
+const CLIENT_CERTIFICATE: &[u8] = b"x-forwarded-client-cert";
 
 /// Field lines that are the same for every request of a connection.
 pub(crate) struct Introduction {
@@ -18,10 +21,12 @@ pub(crate) struct Introduction {
     node: String,
     scheme: &'static str,
     lines: Vec<u8>,
+    /// `X-Forwarded-Client-Cert` with its line's end; empty without a certificate.
+    certificate: String,
 }
 
 impl Introduction {
-    pub(crate) fn new(client: SocketAddr, tls: bool) -> Self {
+    pub(crate) fn new(client: SocketAddr, tls: bool, certificate: Option<&ClientCertificate>) -> Self {
         let address = client.ip().to_string();
         let node = match client.ip() {
             IpAddr::V4(ip) => ip.to_string(),
@@ -30,7 +35,8 @@ impl Introduction {
         let scheme = if tls { "https" } else { "http" };
         let lines =
             format!("X-Forwarded-For: {address}\r\nX-Forwarded-Proto: {scheme}\r\nX-Forwarded-Host: ").into_bytes();
-        Self { address, node, scheme, lines }
+        let certificate = certificate.map(|certificate| certificate.forwarded() + "\r\n").unwrap_or_default();
+        Self { address, node, scheme, lines, certificate }
     }
 
     /// Append the field lines for one request.
@@ -53,6 +59,7 @@ impl Introduction {
         out.extend_from_slice(b"\r\nX-Request-Id: ");
         out.extend_from_slice(request_id);
         out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(self.certificate.as_bytes());
     }
 
     fn write_element(&self, out: &mut Vec<u8>, authority: &[u8]) {
@@ -102,6 +109,16 @@ pub(crate) fn replaced(id: HeaderId) -> bool {
     )
 }
 
+/// Remove what the client may not say of itself, and what this connection knows better. Before the filters,
+/// which may set such fields themselves.
+pub(crate) fn remove_hearsay(head: &mut RequestHead, trusted: bool, certificate: Option<&ClientCertificate>) {
+    if !trusted {
+        head.headers.remove_id(HeaderId::XForwardedOther);
+    } else if certificate.is_some() {
+        head.headers.remove(CLIENT_CERTIFICATE);
+    }
+}
+
 /// The client behind a trusted proxy: the last address of `X-Forwarded-For` that is not itself a
 /// trusted proxy's. `None` = the field says nothing usable, and the peer stands for the client.
 pub(crate) fn client_behind(head: &RequestHead, trusted: &CidrSet) -> Option<IpAddr> {
@@ -141,7 +158,8 @@ mod tests {
         }
         let (mut id, mut out) = (Vec::new(), Vec::new());
         request_id(&mut id, &head, trusted, ConnectionId(1), 2);
-        Introduction::new(client.parse().expect("valid"), true).write(&mut out, &head, b"shop.example", trusted, &id);
+        let introduction = Introduction::new(client.parse().expect("valid"), true, None);
+        introduction.write(&mut out, &head, b"shop.example", trusted, &id);
         String::from_utf8(out).expect("ASCII")
     }
 
@@ -159,6 +177,28 @@ mod tests {
              Forwarded: for=\"[2001:db8::1]\";proto=https;host=\"shop.example\"\r\nX-Request-Id: 00000000000000000000000000000001-2\r\n"
         );
         assert!(replaced(HeaderId::XForwardedFor) && !replaced(HeaderId::XForwardedOther));
+    }
+
+    #[test]
+    fn a_certificate_is_told_of_by_who_has_verified_it() {
+        let own = ClientCertificate { subject: "CN=a".into(), fingerprint: "ab".into(), ..Default::default() };
+        let introduced = |certificate: Option<&ClientCertificate>, trusted: bool| {
+            let mut head = RequestHead::default();
+            head.headers.push(b"X-Forwarded-Client-Cert", b"Hash=forged");
+            head.headers.push(b"X-Forwarded-Port", b"443");
+            remove_hearsay(&mut head, trusted, certificate);
+            let left: Vec<_> = head.headers.iter().map(|(_, name, _)| name.to_ascii_lowercase()).collect();
+            let mut out = Vec::new();
+            Introduction::new(([10, 0, 0, 1], 5).into(), true, certificate).write(&mut out, &head, b"a", trusted, b"1");
+            let text = String::from_utf8(out).expect("ASCII");
+            let told = text.split("\r\n").filter(|line| line.starts_with("X-Forwarded-Client-Cert"));
+            (left.len(), told.map(str::to_owned).collect::<Vec<_>>())
+        };
+        let line = vec!["X-Forwarded-Client-Cert: Hash=ab;Subject=\"CN=a\"".to_owned()];
+        assert_eq!(introduced(None, false), (0, vec![]));
+        assert_eq!(introduced(Some(&own), false), (0, line.clone()));
+        assert_eq!(introduced(None, true), (2, vec![]));
+        assert_eq!(introduced(Some(&own), true), (1, line));
     }
 
     #[test]

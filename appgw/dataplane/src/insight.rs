@@ -12,6 +12,7 @@ use weirgate_shared::json::push_u64;
 use weirgate_shared::metrics::{Counter, Families, Histogram, Kind};
 use weirgate_shared::reason::Reason;
 
+use crate::client_certificate::ClientCertificate;
 use crate::grpc;
 use crate::message::{HeaderId, RequestHead, Span};
 use crate::upstream::UpstreamStats;
@@ -34,6 +35,7 @@ pub(crate) struct Totals {
     pub(crate) reasons: RefCell<FxHashMap<&'static str, u64>>,
     pub(crate) tls_handshakes: Counter,
     pub(crate) tls_resumed: Counter,
+    pub(crate) tls_failures: Counter,
     pub(crate) upgrades: Counter,
     /// Upgraded connections that are open.
     upgraded: Cell<u64>,
@@ -138,6 +140,8 @@ pub(crate) struct ConnectionFacts {
     pub(crate) client_text: String,
     pub(crate) listener: String,
     pub(crate) tls: bool,
+    /// What the client has shown of itself, verified.
+    pub(crate) certificate: Option<Rc<ClientCertificate>>,
     pub(crate) accept_to_gateway_us: u64,
     pub(crate) tls_us: u64,
 }
@@ -182,6 +186,10 @@ fn json_line(
     push_text_field(out, "query", head.query().unwrap_or_default());
     push_text_field(out, "protocol", head.version.name().as_bytes());
     out.extend_from_slice(if facts.tls { b",\"tls\":true" } else { b",\"tls\":false" });
+    if let Some(certificate) = &facts.certificate {
+        push_text_field(out, "client_certificate", certificate.subject.as_bytes());
+        push_text_field(out, "client_fingerprint", certificate.fingerprint.as_bytes());
+    }
     push_number_field(out, "status", u64::from(record.status));
     if let Some(status) = record.told_grpc_status() {
         push_number_field(out, "grpc_status", u64::from(status));
@@ -363,6 +371,12 @@ pub(crate) fn metrics<'a>(
         Kind::Counter,
         "TLS handshakes that resumed a session.",
         totals.tls_resumed.value(),
+    );
+    single(
+        "weirgate_tls_handshake_failures_total",
+        Kind::Counter,
+        "TLS handshakes that failed, those for the client's certificate among them.",
+        totals.tls_failures.value(),
     );
     single("weirgate_upgrades_total", Kind::Counter, "Connections upgraded (WebSocket).", totals.upgrades.value());
     single("weirgate_upgraded_connections", Kind::Gauge, "Upgraded connections now.", totals.upgrades_open());

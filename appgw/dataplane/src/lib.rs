@@ -9,6 +9,7 @@ mod answer;
 mod buffer;
 mod carrier;
 mod client;
+pub mod client_certificate;
 mod config;
 mod connection;
 mod downstream;

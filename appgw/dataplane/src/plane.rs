@@ -101,6 +101,7 @@ impl Gateway {
         let kept = Kept::default();
         kept.registry.apply(bootstrap.reports());
         let log = AccessLog::open(&bootstrap.snapshot.logs, None).map_err(|error| format!("access log: {error}"))?;
+        log_keys(&bootstrap.snapshot, &kept)?;
         let runtime =
             Runtime::build(bootstrap.snapshot, bootstrap.generation, &kept).map_err(|error| error.to_string())?;
         Ok(Rc::new(Self {
@@ -137,11 +138,15 @@ impl Gateway {
 
     fn apply(&self, snapshot: Snapshot, generation: u64) -> Result<(), String> {
         let log = AccessLog::open(&snapshot.logs, Some(&self.log())).map_err(|error| format!("access log: {error}"))?;
+        // What an attempt before this one has left, which came to nothing.
+        self.kept.tls.borrow_mut().forget_unused();
+        log_keys(&snapshot, &self.kept)?;
         let runtime = Runtime::build(snapshot, generation, &self.kept).map_err(|error| error.to_string())?;
         runtime.forget_others(&self.kept);
         self.retire(&runtime);
         *self.log.borrow_mut() = log;
         *self.runtime.borrow_mut() = Rc::new(runtime);
+        self.kept.tls.borrow_mut().forget_unused();
         self.beat();
         Ok(())
     }
@@ -257,6 +262,12 @@ impl Gateway {
         };
         metrics(&self.totals, &routes, &Self::endpoints(&runtime), &gauges)
     }
+}
+
+/// Open the file for keys before the listeners are built that write to it.
+fn log_keys(snapshot: &Snapshot, kept: &Kept) -> Result<(), String> {
+    let path = snapshot.gateway.key_log.as_deref();
+    kept.tls.borrow_mut().log_keys_to(path).map_err(|error| format!("danger_key_log: {error}"))
 }
 
 /// Tell an edge worker of connections that have ended; what finds its socket full is told later.

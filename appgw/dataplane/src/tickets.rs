@@ -2,6 +2,9 @@
 //!
 //! The keys follow from the node's secret and the time, so nothing has to be handed around; each
 //! period has its own key, and a ticket is good in the period after its own too (RFC 5077 §5.5).
+//!
+//! A session remembers the client's certificate, and nobody verifies it again when it is resumed. So a
+//! listener that asks for certificates has keys of its own, which change with whom it lets in.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::{hmac, rand};
@@ -18,8 +21,12 @@ pub(crate) struct Tickets {
 }
 
 impl Tickets {
-    pub(crate) fn new(secret: &str) -> Self {
-        Self { secret: hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()) }
+    /// With the node's secret, and the hash of what is asked of clients where they are asked for certificates.
+    pub(crate) fn new(secret: &str, rules: Option<&[u8; 32]>) -> Self {
+        let node = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        let Some(rules) = rules else { return Self { secret: node } };
+        let own = hmac::sign(&node, &[&b"weirgate tls tickets under rules "[..], rules].concat());
+        Self { secret: hmac::Key::new(hmac::HMAC_SHA256, own.as_ref()) }
     }
 
     fn key(&self, epoch: u64) -> Option<LessSafeKey> {
@@ -72,14 +79,25 @@ mod tests {
 
     #[test]
     fn another_gateway_with_the_secret_reads_the_ticket_and_nobody_else() {
-        let ticket = Tickets::new("secret").encrypt(b"state").expect("seals");
-        assert_eq!(Tickets::new("secret").decrypt(&ticket), Some(b"state".to_vec()));
-        assert_eq!(Tickets::new("other").decrypt(&ticket), None);
+        let ticket = Tickets::new("secret", None).encrypt(b"state").expect("seals");
+        assert_eq!(Tickets::new("secret", None).decrypt(&ticket), Some(b"state".to_vec()));
+        assert_eq!(Tickets::new("other", None).decrypt(&ticket), None);
         for index in 0..ticket.len() {
             let mut bent = ticket.clone();
             bent[index] ^= 1;
-            assert_eq!(Tickets::new("secret").decrypt(&bent), None);
-            assert_eq!(Tickets::new("secret").decrypt(&ticket[..index]), None);
+            assert_eq!(Tickets::new("secret", None).decrypt(&bent), None);
+            assert_eq!(Tickets::new("secret", None).decrypt(&ticket[..index]), None);
+        }
+    }
+
+    #[test]
+    fn rules_have_keys_of_their_own() {
+        let rules = [None, Some(&[1; 32]), Some(&[2; 32])];
+        for made in rules {
+            let ticket = Tickets::new("secret", made).encrypt(b"state").expect("seals");
+            for used in rules {
+                assert_eq!(Tickets::new("secret", used).decrypt(&ticket).is_some(), made == used);
+            }
         }
     }
 }

@@ -73,6 +73,7 @@ reasons! {
     BadClientHello = "bad_client_hello", Downstream, 0, "What a tls listener was sent is not a TLS client hello.";
     HelloTimeout = "hello_timeout", Downstream, 0, "The TLS client hello did not arrive in time.";
     UnknownServerName = "unknown_server_name", Config, 0, "The listener has nothing for the server name that the client asked for, or for a client that asks for none.";
+    ClientCertificateRefused = "client_certificate_refused", Downstream, 0, "The client showed no certificate where the listener requires one, or one that it does not take: of another authority, expired, revoked, or not to be read.";
     TlsHandshakeFailed = "tls_handshake_failed", Downstream, 0, "The TLS handshake failed or took too long.";
     ClientGone = "client_gone", Downstream, 499, "The client closed the connection before the answer was complete.";
     ClientReset = "client_reset", Downstream, 0, "The client reset the stream.";

@@ -74,6 +74,11 @@ impl Snapshot {
                 certificate.key_pem = "(secret)".into();
             }
         }
+        for pool in &mut copy.pools {
+            if let Some(certificate) = pool.tls.as_mut().and_then(|tls| tls.certificate.as_mut()) {
+                certificate.key_pem = "(secret)".into();
+            }
+        }
         serde_json::to_vec(&copy).unwrap_or_default()
     }
 }
@@ -205,15 +210,47 @@ pub struct ListenerTls {
     pub certificates: Vec<Certificate>,
     pub minimum_version: String,
     pub alpn: Vec<String>,
+    #[serde(default)]
+    pub client: Option<ClientAuth>,
 }
 
 /// A certificate chain and its key, as PEM text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct Certificate {
     pub certificate_pem: String,
     pub key_pem: String,
+    /// The OCSP response to staple: DER in base64.
+    #[serde(default)]
+    pub ocsp: Option<String>,
+    /// Which entry of the configuration it comes from: a directory is one entry.
+    #[serde(default)]
+    pub entry: usize,
+    /// Its file, for messages, where the entry does not name it.
+    #[serde(default)]
+    pub file: Option<String>,
+}
+
+/// Whose certificates clients must or may show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ClientAuth {
+    pub ca_pem: String,
+    pub mode: ClientAuthMode,
+    #[serde(default)]
+    pub crl_pem: Vec<String>,
+}
+
+/// What becomes of a client without a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuthMode {
+    /// It is served; routes can tell.
+    Request,
+    /// It is refused.
+    Require,
 }
 
 /// How a pool chooses an endpoint.
@@ -381,6 +418,12 @@ pub struct PoolTls {
     pub server_name: Option<String>,
     pub ca_pem: Option<String>,
     pub verify: bool,
+    /// What is shown to endpoints that ask.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
+    /// SHA-256 of public keys, in base64; empty = any key.
+    #[serde(default)]
+    pub pins: Vec<String>,
 }
 
 /// One rule: a match, filters and an action.
@@ -415,6 +458,30 @@ pub struct Match {
     pub queries: Vec<NamedMatch>,
     pub cookies: Vec<NamedMatch>,
     pub sources: Vec<String>,
+    pub client_certificate: Option<CertificateMatch>,
+}
+
+/// Conditions on the client's certificate, which must be there. An empty list is no condition.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct CertificateMatch {
+    pub subject: Option<ValueMatch>,
+    pub san: Option<ValueMatch>,
+    /// SHA-256, 64 lower-case hex digits each.
+    pub fingerprints: Vec<String>,
+}
+
+/// A condition on a value that has no name.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct ValueMatch {
+    pub kind: ValueKind,
+    #[serde(default)]
+    pub value: String,
+    #[serde(default)]
+    pub invert: bool,
 }
 
 /// A condition on the path.
@@ -539,6 +606,9 @@ pub struct Gateway {
     /// How old a client's connection may get, less up to a tenth; 0 = any age.
     #[serde(default)]
     pub connection_age_ms: u64,
+    /// Where the keys of clients' TLS connections are appended.
+    #[serde(default)]
+    pub key_log: Option<String>,
     pub cookie_secret: String,
 }
 
@@ -585,4 +655,36 @@ pub struct ReportedLoad {
 pub fn parse_reports(bytes: &[u8]) -> Result<BTreeMap<String, EndpointReport>, SnapshotError> {
     let reports: Vec<EndpointReport> = serde_json::from_slice(bytes)?;
     Ok(reports.into_iter().map(|report| (report.id.clone(), report)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_shown() {
+        let certificate = r#"{"certificate_pem":"shown","key_pem":"hidden"}"#;
+        let tls = format!(r#"{{"certificates":[{certificate}],"minimum_version":"1.2","alpn":[]}}"#);
+        let pool_tls = format!(r#"{{"server_name":null,"ca_pem":null,"verify":true,"certificate":{certificate}}}"#);
+        let text = format!(
+            r#"{{"format":1,"listeners":[{{"name":"web","bind":[],"protocol":"http","pool":null,"server_names":null,
+            "tls":{tls},"accept_proxy_from":[],"trusted_proxies":[],"allow":[],"deny":[],"connections_per_source":0,
+            "max_connections":0,"hello_timeout_ms":0,"idle_timeout_ms":0,"connect_timeout_ms":0,"max_sessions":1,
+            "responses":0}}],
+            "pools":[{{"name":"app","balance":{{"policy":"random"}},"endpoints":[],"all_down":"fail_open",
+            "minimum_healthy_percent":0,"slow_start_ms":0,"eject":{{"max_percent":0,"early_close_ms":0}},
+            "connect_timeout_ms":0,"retries":0,"max_connections":0,"max_idle_connections":0,"idle_timeout_ms":0,
+            "tls":{pool_tls},"proxy_protocol":"off","health":null}}],
+            "routes":[],
+            "gateway":{{"header_bytes":1,"header_count":1,"uri_bytes":1,"request_head_ms":0,"idle_ms":0,
+            "tls_handshake_ms":0,"http2_cleartext":true,"http2_streams":1,"http2_stream_window_bytes":65535,
+            "http2_connection_window_bytes":65535,"http2_control_frames":0,"cookie_secret":"hidden"}},
+            "logs":{{"access_to":"off","access_format":"json","level":"info"}}}}"#
+        );
+        let snapshot = Snapshot::parse(text.as_bytes()).expect("a snapshot");
+        let shown = String::from_utf8(snapshot.redacted()).expect("UTF-8");
+        assert!(!shown.contains("hidden"), "{shown}");
+        assert_eq!(shown.matches("(secret)").count(), 3);
+        assert_eq!(shown.matches("shown").count(), 2);
+    }
 }

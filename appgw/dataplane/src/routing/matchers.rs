@@ -1,13 +1,16 @@
-//! The matchers of one route: path, method, source, headers, query parameters and cookies.
+//! The matchers of one route: path, method, source, headers, query parameters, cookies and the client's
+//! certificate.
 //!
 //! A new matcher is one field here, one line in [`Matchers::judge`], and its place in the schema.
 
-use std::net::IpAddr;
+use std::iter::once;
 
 use regex::bytes::Regex;
 use weirgate_shared::cidr::CidrSet;
-use weirgate_shared::snapshot::{Match, NamedMatch, PathKind, SnapshotError, ValueKind};
+use weirgate_shared::snapshot::{CertificateMatch, Match, NamedMatch, PathKind, SnapshotError, ValueKind, ValueMatch};
 
+use super::Caller;
+use crate::client_certificate::ClientCertificate;
 use crate::message::RequestHead;
 
 enum PathTest {
@@ -23,10 +26,21 @@ enum ValueTest {
     Regex(Regex),
 }
 
-struct NamedTest {
-    name: Vec<u8>,
+struct Test {
     value: ValueTest,
     invert: bool,
+}
+
+struct NamedTest {
+    name: Vec<u8>,
+    test: Test,
+}
+
+/// What a route wants of the client's certificate, which must be there.
+struct CertificateTest {
+    subject: Option<Test>,
+    san: Option<Test>,
+    fingerprints: Vec<String>,
 }
 
 /// Everything a route wants of a request, but for the host, which the index has looked up.
@@ -37,6 +51,7 @@ pub(super) struct Matchers {
     headers: Vec<NamedTest>,
     queries: Vec<NamedTest>,
     cookies: Vec<NamedTest>,
+    certificate: Option<CertificateTest>,
 }
 
 impl Matchers {
@@ -57,17 +72,22 @@ impl Matchers {
             headers: named(&wanted.headers, "headers")?,
             queries: named(&wanted.queries, "queries")?,
             cookies: named(&wanted.cookies, "cookies")?,
+            certificate: wanted.client_certificate.as_ref().map(CertificateTest::build).transpose()?,
         })
     }
 
     /// The length of the matching prefix when everything holds.
-    pub(super) fn judge(&self, head: &RequestHead, source: IpAddr) -> Option<usize> {
+    pub(super) fn judge(&self, head: &RequestHead, caller: &Caller<'_>) -> Option<usize> {
         let prefix_length = self.path(head.path())?;
         let holds = (self.methods.is_empty() || self.methods.iter().any(|method| method == head.method()))
-            && (self.sources.is_empty() || self.sources.contains(source))
+            && (self.sources.is_empty() || self.sources.contains(caller.source))
             && self.headers.iter().all(|test| test.holds(head.headers.values(&test.name)))
             && self.queries.iter().all(|test| test.holds(query_values(head.query().unwrap_or_default(), &test.name)))
-            && self.cookies.iter().all(|test| test.holds(cookie_values(head, &test.name)));
+            && self.cookies.iter().all(|test| test.holds(cookie_values(head, &test.name)))
+            && self
+                .certificate
+                .as_ref()
+                .is_none_or(|test| caller.certificate.is_some_and(|certificate| test.holds(certificate)));
         holds.then_some(prefix_length)
     }
 
@@ -87,6 +107,47 @@ impl Matchers {
 }
 
 impl NamedTest {
+    fn holds<'a>(&self, values: impl Iterator<Item = &'a [u8]>) -> bool {
+        self.test.holds(values)
+    }
+}
+
+impl CertificateTest {
+    fn build(wanted: &CertificateMatch) -> Result<Self, SnapshotError> {
+        let test = |wanted: Option<&ValueMatch>, field: &str| {
+            let build = |wanted: &ValueMatch| {
+                let path = format!("client_certificate.{field}.value");
+                Test::build(wanted.kind, &wanted.value, wanted.invert, &path)
+            };
+            wanted.map(build).transpose()
+        };
+        Ok(Self {
+            subject: test(wanted.subject.as_ref(), "subject")?,
+            san: test(wanted.san.as_ref(), "san")?,
+            fingerprints: wanted.fingerprints.clone(),
+        })
+    }
+
+    fn holds(&self, certificate: &ClientCertificate) -> bool {
+        (self.fingerprints.is_empty() || self.fingerprints.contains(&certificate.fingerprint))
+            && self.subject.as_ref().is_none_or(|test| test.holds(once(certificate.subject.as_bytes())))
+            && self.san.as_ref().is_none_or(|test| test.holds(certificate.alternative_names()))
+    }
+}
+
+impl Test {
+    /// Compile; `path` is where an error stands.
+    fn build(kind: ValueKind, value: &str, invert: bool, path: &str) -> Result<Self, SnapshotError> {
+        let bytes = value.as_bytes().to_vec();
+        let value = match kind {
+            ValueKind::Exact => ValueTest::Exact(bytes),
+            ValueKind::Prefix => ValueTest::Prefix(bytes),
+            ValueKind::Present => ValueTest::Present,
+            ValueKind::Regex => ValueTest::Regex(regex(value, path)?),
+        };
+        Ok(Self { value, invert })
+    }
+
     /// Whether one of the values passes; inverted, that none does.
     fn holds<'a>(&self, mut values: impl Iterator<Item = &'a [u8]>) -> bool {
         self.invert
@@ -100,18 +161,9 @@ impl NamedTest {
 }
 
 fn named(wanted: &[NamedMatch], list: &str) -> Result<Vec<NamedTest>, SnapshotError> {
-    let build = |(index, test): (usize, &NamedMatch)| {
-        let value = test.value.as_bytes().to_vec();
-        Ok(NamedTest {
-            name: test.name.as_bytes().to_vec(),
-            invert: test.invert,
-            value: match test.kind {
-                ValueKind::Exact => ValueTest::Exact(value),
-                ValueKind::Prefix => ValueTest::Prefix(value),
-                ValueKind::Present => ValueTest::Present,
-                ValueKind::Regex => ValueTest::Regex(regex(&test.value, &format!("{list}.{index}.value"))?),
-            },
-        })
+    let build = |(index, named): (usize, &NamedMatch)| {
+        let test = Test::build(named.kind, &named.value, named.invert, &format!("{list}.{index}.value"))?;
+        Ok(NamedTest { name: named.name.as_bytes().to_vec(), test })
     };
     wanted.iter().enumerate().map(build).collect()
 }

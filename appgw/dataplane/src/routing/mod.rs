@@ -10,10 +10,20 @@ use std::net::IpAddr;
 
 use weirgate_shared::snapshot::{Match, SnapshotError};
 
+use crate::client_certificate::ClientCertificate;
 use crate::message::RequestHead;
 use index::Index;
 use matchers::Matchers;
 pub(crate) use matchers::cookie_values;
+
+/// Who asks, as far as routes can tell: what is not in the request itself.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// Its address.
+    pub source: IpAddr,
+    /// Its verified certificate.
+    pub certificate: Option<&'a ClientCertificate>,
+}
 
 /// What a match found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +57,13 @@ impl Router {
         Ok(router)
     }
 
-    /// The route that `head` from `source` takes.
+    /// The route that `head` from `caller` takes.
     #[must_use]
-    pub fn find(&self, head: &RequestHead, source: IpAddr) -> Option<Matched> {
+    pub fn find(&self, head: &RequestHead, caller: &Caller<'_>) -> Option<Matched> {
         let mut host = [0u8; 256];
         let host = lower_host(head.authority(), &mut host);
         self.index.first(host, head.path(), |route| {
-            let prefix_length = self.matchers[route].judge(head, source)?;
+            let prefix_length = self.matchers[route].judge(head, caller)?;
             Some(Matched { route, prefix_length })
         })
     }
@@ -61,13 +71,13 @@ impl Router {
 
 /// The same as [`Router::find`] by trying every route: for tests and for explanations.
 #[must_use]
-pub fn scan(matches: &[Match], head: &RequestHead, source: IpAddr) -> Option<Matched> {
+pub fn scan(matches: &[Match], head: &RequestHead, caller: &Caller<'_>) -> Option<Matched> {
     let mut buffer = [0u8; 256];
     let host = lower_host(head.authority(), &mut buffer);
     matches.iter().enumerate().find_map(|(route, wanted)| {
         let host_holds =
             wanted.hosts.is_empty() || wanted.hosts.iter().any(|pattern| host_matches(pattern.as_bytes(), host));
-        let prefix_length = Matchers::build(wanted).ok()?.judge(head, source)?;
+        let prefix_length = Matchers::build(wanted).ok()?.judge(head, caller)?;
         host_holds.then_some(Matched { route, prefix_length })
     })
 }
@@ -101,7 +111,7 @@ mod tests {
     use super::*;
     use crate::http1::{HeadScan, Limits, parse_request};
     use proptest::prelude::*;
-    use weirgate_shared::snapshot::{NamedMatch, PathKind, PathMatch, ValueKind};
+    use weirgate_shared::snapshot::{CertificateMatch, NamedMatch, PathKind, PathMatch, ValueKind, ValueMatch};
 
     const LIMITS: Limits = Limits { header_bytes: 10_000, header_count: 100, uri_bytes: 1000 };
 
@@ -121,6 +131,49 @@ mod tests {
         NamedMatch { name: name.into(), kind, value: value.into(), invert }
     }
 
+    fn caller(certificate: Option<&ClientCertificate>) -> Caller<'_> {
+        Caller { source: "127.0.0.1".parse().expect("valid"), certificate }
+    }
+
+    #[test]
+    fn a_client_certificate_is_matched_by_what_it_says() {
+        let value = |kind, value: &str, invert| Some(ValueMatch { kind, value: value.into(), invert });
+        let wanted = |certificate| Match { client_certificate: Some(certificate), ..Match::default() };
+        let any = CertificateMatch::default;
+        let matches = [
+            wanted(CertificateMatch { fingerprints: vec!["ab".into(), "cd".into()], ..any() }),
+            wanted(CertificateMatch { subject: value(ValueKind::Prefix, "CN=billing,", false), ..any() }),
+            wanted(CertificateMatch {
+                san: value(ValueKind::Exact, "spiffe://example/a", false),
+                subject: value(ValueKind::Regex, "O=Example$", false),
+                ..any()
+            }),
+            wanted(CertificateMatch { san: value(ValueKind::Present, "", true), ..any() }),
+            wanted(any()),
+            Match::default(),
+        ];
+        let router = Router::build(matches.iter()).expect("valid");
+        let taken = |certificate: Option<&ClientCertificate>| {
+            let head = request("GET", "a", "/", "");
+            let caller = caller(certificate);
+            let found = router.find(&head, &caller).map(|matched| matched.route);
+            assert_eq!(found, scan(&matches, &head, &caller).map(|matched| matched.route));
+            found
+        };
+        let shown = |subject: &str, uri: &str, fingerprint: &str| ClientCertificate {
+            subject: subject.into(),
+            uris: if uri.is_empty() { vec![] } else { vec!["spiffe://example/first".into(), uri.into()] },
+            fingerprint: fingerprint.into(),
+            ..ClientCertificate::default()
+        };
+        assert_eq!(taken(None), Some(5));
+        assert_eq!(taken(Some(&shown("CN=x", "", "cd"))), Some(0));
+        assert_eq!(taken(Some(&shown("CN=billing,O=Example", "", "00"))), Some(1));
+        assert_eq!(taken(Some(&shown("CN=x,O=Example", "spiffe://example/a", "00"))), Some(2));
+        assert_eq!(taken(Some(&shown("CN=x,O=Other", "", "00"))), Some(3));
+        assert_eq!(taken(Some(&shown("CN=x,O=Other", "spiffe://example/a", "00"))), Some(4));
+    }
+
     #[test]
     fn first_in_the_order_written_wins() {
         let matches = [
@@ -135,9 +188,9 @@ mod tests {
             Match::default(),
         ];
         let router = Router::build(matches.iter()).expect("valid");
-        let source = "127.0.0.1".parse().expect("valid");
+        let caller = caller(None);
         let route = |method: &str, host: &str, target: &str| {
-            router.find(&request(method, host, target, ""), source).map(|m| m.route)
+            router.find(&request(method, host, target, ""), &caller).map(|m| m.route)
         };
         assert_eq!(route("GET", "A.EXAMPLE.:80", "/x"), Some(0));
         assert_eq!(route("GET", "a.example", "/x/"), Some(1));
@@ -146,7 +199,10 @@ mod tests {
         assert_eq!(route("GET", "example", "/"), Some(4));
         assert_eq!(route("POST", "c", "/v12/a"), Some(3));
         assert_eq!(route("GET", "c", "/v12/a"), Some(4));
-        assert_eq!(router.find(&request("GET", "c", "/x/y", ""), source), Some(Matched { route: 1, prefix_length: 2 }));
+        assert_eq!(
+            router.find(&request("GET", "c", "/x/y", ""), &caller),
+            Some(Matched { route: 1, prefix_length: 2 })
+        );
     }
 
     #[test]
@@ -189,6 +245,7 @@ mod tests {
                 queries,
                 cookies: vec![],
                 sources: sources.into_iter().map(str::to_owned).collect(),
+                client_certificate: None,
             })
     }
 
@@ -203,9 +260,9 @@ mod tests {
         ) {
             let method = if target == "*" { "OPTIONS" } else { "GET" };
             let head = request(method, host, target, fields);
-            let source = "127.0.0.1".parse().expect("valid");
+            let caller = caller(None);
             let router = Router::build(matches.iter()).expect("valid");
-            prop_assert_eq!(router.find(&head, source), scan(&matches, &head, source));
+            prop_assert_eq!(router.find(&head, &caller), scan(&matches, &head, &caller));
         }
     }
 }
