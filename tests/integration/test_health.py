@@ -1,10 +1,12 @@
 """Health: endpoints go down and come back, what happens when all are down, retries elsewhere."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.http2_servers import grpc_app
 from tests.support.origin import Origin, answer, echoed, one_origin, origins
 from tests.support.tcp import tcp_server
 from tests.support.weirgate import Running, running
@@ -120,6 +122,20 @@ async def test_check_by_connecting_and_on_another_port() -> None:
             await reaches(weirgate, origin, "up")
             assert door.accepted > 0
             assert (await get(weirgate.port(), "/")).status == 200
+
+
+async def test_check_by_grpc_says_what_came(tmp_path: Path) -> None:
+    async with grpc_app(tmp_path) as good, grpc_app(tmp_path) as other, one_origin() as plain:
+        check = {**CHECK, "grpc": True}
+        async with running(over(good.port, plain, health=check)) as weirgate:
+            await reaches(weirgate, good.port, "up")
+            await reaches(weirgate, plain, "down")
+            # the origin of HTTP/1.1 hangs up, or resets what it has not read
+            assert "connection" in (await weirgate.endpoint(plain.port))["last_error"]
+        check["grpc"] = "shop.Cart"
+        async with running(over(other.port, health=check)) as weirgate:
+            await reaches(weirgate, other.port, "down")
+            assert "NOT_FOUND" in (await weirgate.endpoint(other.port))["last_error"]
 
 
 async def test_hanging_check_counts_as_failed() -> None:

@@ -42,10 +42,12 @@ class App:
         return request
 
     async def server_stream(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
-        """Send ``count`` messages of ``size`` bytes that begin with their number."""
+        """Send ``count`` messages of ``size`` bytes, each but the first behind a ``gate``."""
         await _echo_metadata(context)
         wanted = json.loads(request)
         for number in range(wanted["count"]):
+            if number and "gate" in wanted:
+                await self.gates[wanted["gate"]].wait()
             yield (b"%d " % number).ljust(wanted["size"], b"x")
 
     async def client_stream(self, requests: AsyncIterator[bytes], context: Context) -> bytes:
