@@ -30,7 +30,7 @@ from tests.support.websocket_stream import (
     refusing,
 )
 from tests.support.weirgate import Running, running
-from weirgate.shared.testing import Configuration
+from weirgate.shared.testing import Configuration, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -131,6 +131,23 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
             yield Site(weirgate, origin)
 
 
+@pytest.fixture(autouse=True)
+async def nothing_is_left_open(site: Site) -> AsyncIterator[None]:
+    """Whatever a test did: what its client has left is left towards the endpoint, too.
+
+    But for hypercorn, which takes no notice of a client that ends its side.
+    """
+    yield
+
+    async def all_ended() -> bool:
+        name = "weirgate_endpoint_requests_in_flight"
+        return not any(
+            [await site.weirgate.metric(name, pool=pool) for pool in ("h2", "websockets")]
+        )
+
+    await eventually(all_ended, within_s=5, what="no open WebSocket")
+
+
 @EVERY
 async def test_messages_of_every_frame_size_come_back(site: Site, version: str, host: str) -> None:
     async with site.open(version, host) as socket:
@@ -199,11 +216,14 @@ async def test_the_log_says_what_the_client_saw(site: Site, version: str, host: 
         await socket.message()
         await socket.close()
         await socket.closed()
+    # hypercorn resets the stream of a WebSocket that was closed well
+    reasons = {"", "upstream_reset"} if host == "hypercorn.test" else {""}
     wanted = ("/logged", host.partition(".")[0], version)
     entry = await site.weirgate.access.wait_for(
         lambda e: (e.get("path"), e.get("route"), e["protocol"]) == wanted
     )
-    assert (entry["status"], entry["reason"]) == (101 if version == "HTTP/1.1" else 200, "")
+    assert entry["status"] == (101 if version == "HTTP/1.1" else 200)
+    assert entry["reason"] in reasons
 
 
 @EVERY
@@ -316,7 +336,8 @@ async def test_many_websockets_and_requests_share_a_connection(site: Site) -> No
     async with http2_client(site.weirgate.port()) as client:
 
         async def talk(number: int) -> None:
-            call = over_http2(client, "/ws", HOSTS[number % len(HOSTS)])
+            # hypercorn ends a connection on which a stream gets a byte too many
+            call = over_http2(client, "/ws", ("websockets.test", "h2.test")[number % 2])
             assert await call.status() == 200
             socket = WebSocket(StreamPipe(call))
             for turn in range(20):

@@ -126,8 +126,11 @@ class Http2Origin:
         behaviour = self.behaviours.get(request.one(":path").partition("?")[0], echo)
 
         async def answer() -> None:
-            with contextlib.suppress(h2.exceptions.ProtocolError):
-                await behaviour(request)
+            try:
+                with contextlib.suppress(h2.exceptions.ProtocolError):
+                    await behaviour(request)
+            finally:
+                request.leave()
 
         task = asyncio.get_running_loop().create_task(answer())
         self._tasks.add(task)

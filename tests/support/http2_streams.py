@@ -26,6 +26,7 @@ class Stream:
         self.reset_code: int | None = None
         self._parts: asyncio.Queue[tuple[bytes, int]] = asyncio.Queue()
         self._changed = asyncio.Event()
+        self._left = False
 
     def one(self, name: str) -> str:
         """Return the value of a header or trailer, empty where there is none."""
@@ -35,11 +36,20 @@ class Stream:
     async def part(self) -> bytes:
         """Return the next bytes of the body, and let as many more come; empty = the end."""
         data, size = await self._parts.get()
+        self._acknowledge(size)
+        return data
+
+    def leave(self) -> None:
+        """Read no further: what came and still comes must not shut the connection's window."""
+        self._left = True
+        while not self._parts.empty():
+            self._acknowledge(self._parts.get_nowait()[1])
+
+    def _acknowledge(self, size: int) -> None:
         if size:
             with contextlib.suppress(h2.exceptions.ProtocolError):
                 self.connection.http2.acknowledge_received_data(size, self.number)
             self.connection.flush()
-        return data
 
     async def body(self) -> bytes:
         """Read to the end."""
@@ -81,6 +91,8 @@ class Stream:
         """Take what came for this stream."""
         if isinstance(event, h2.events.DataReceived) and event.data:
             self._parts.put_nowait((event.data, event.flow_controlled_length or 0))
+            if self._left:
+                self.leave()
         elif isinstance(event, h2.events.TrailersReceived):
             self.trailers = decoded(event.headers)
         elif isinstance(event, h2.events.StreamReset):

@@ -185,7 +185,8 @@ async def echo_frames(request: Request) -> None:
     offered = request.one("sec-websocket-protocol").split(",")[0].strip()
     request.head(200, *([("sec-websocket-protocol", offered)] if offered else []))
     socket = WebSocket(StreamPipe(request), SERVER)
-    while (frame := await socket.frame()) is not None:
+    # the server is the first to end a WebSocket that both have closed (RFC 6455 §7.1.1)
+    while (frame := await socket.frame()) is not None and frame.opcode is not Opcode.CLOSE:
         if frame.opcode is Opcode.TEXT and frame.data == b"close":
             await socket.close(4001, "as asked")
         elif frame.opcode in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:

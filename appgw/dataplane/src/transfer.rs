@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use weirgate_shared::clock;
 use weirgate_shared::deadline::{Deadline, TICK_MS};
 use weirgate_shared::reason::Reason;
-use weirgate_shared::relay::{End, Exact, Stream as _, relay_until, splice_exact};
+use weirgate_shared::relay::{Bounds, End, Exact, Stream as _, relay_until, splice_exact};
 
 use crate::carrier::{Carrier, Failure};
 use crate::downstream::{Downstream, Piece};
@@ -28,6 +28,8 @@ const INTERIM_LIMIT: usize = 16;
 const OUT_BYTES: usize = 64 * 1024;
 /// Bytes of a request's body that are kept until the endpoint has begun to answer.
 const KEPT_BYTES: usize = 64 * 1024;
+/// How long an upgraded connection may be silent after one side has ended: not every application takes notice.
+const HALF_CLOSED_MS: u64 = 30_000;
 /// A body of this size is moved by splice(2) where both sides are plain.
 const BULK_BYTES: u64 = 64 * 1024;
 
@@ -192,6 +194,7 @@ impl<D: Downstream> Carrier<'_, D> {
         }
         let status = scratch.response.status;
         if status == 101 {
+            record.status = D::UPGRADED;
             websocket::complete(&scratch.head, &mut scratch.response, self.own_key.get())?;
             let departure = Departure { framing: Framing::None, keep_alive: true, http10: false };
             self.down.head(&mut scratch.out, &scratch.response, departure, false);
@@ -392,8 +395,8 @@ impl<D: Downstream> Carrier<'_, D> {
             total_ms => clock::coarse_ms() + TICK_MS + total_ms,
         };
         let deadline: &Deadline = self.down.deadline();
-        let idle_ms = settings.upgrade_idle_ms;
-        let outcome = relay_until(&mut downstream, &mut endpoint, (forth, back), deadline, idle_ms, limit_ms).await;
+        let bounds = Bounds { idle_ms: settings.upgrade_idle_ms, half_closed_ms: HALF_CLOSED_MS, limit_ms };
+        let outcome = relay_until(&mut downstream, &mut endpoint, (forth, back), deadline, bounds).await;
         self.bytes_in.set(outcome.forth);
         record.bytes_out += outcome.back;
         if matches!(outcome.end, End::FirstReset | End::SecondReset) {

@@ -79,6 +79,23 @@ pub struct Throttles {
     pub back: Option<Throttle>,
 }
 
+/// How long a relay may last, in milliseconds; 0 = without end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Bounds {
+    /// Without a byte.
+    pub idle_ms: u64,
+    /// Without a byte after one side has ended.
+    pub half_closed_ms: u64,
+    /// At the latest (coarse clock).
+    pub limit_ms: u64,
+}
+
+impl Bounds {
+    fn idle(idle_ms: u64) -> Self {
+        Self { idle_ms, ..Self::default() }
+    }
+}
+
 /// A stream that can be relayed.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {
     /// The TCP socket, when bytes on it are bytes of the stream (so not under TLS).
@@ -131,19 +148,18 @@ pub async fn relay<A: Stream, B: Stream>(
     idle: &Deadline,
     idle_ms: u64,
 ) -> Outcome {
-    relay_within(first, second, (forth, back), idle, (idle_ms, 0), Throttles::default()).await
+    relay_within(first, second, (forth, back), idle, Bounds::idle(idle_ms), Throttles::default()).await
 }
 
-/// The same, until `limit_ms` at the latest (coarse clock, 0 = without end); `read` are the bytes already read.
+/// The same, within further bounds; `read` are the bytes already read.
 pub async fn relay_until<A: Stream, B: Stream>(
     first: &mut A,
     second: &mut B,
     read: (Vec<u8>, Vec<u8>),
     idle: &Deadline,
-    idle_ms: u64,
-    limit_ms: u64,
+    bounds: Bounds,
 ) -> Outcome {
-    relay_within(first, second, read, idle, (idle_ms, limit_ms), Throttles::default()).await
+    relay_within(first, second, read, idle, bounds, Throttles::default()).await
 }
 
 /// The same, each direction held back by its throttle. `read` are the bytes already read, forth and back.
@@ -155,7 +171,7 @@ pub async fn relay_throttled<A: Stream, B: Stream>(
     idle_ms: u64,
     throttles: Throttles,
 ) -> Outcome {
-    relay_within(first, second, read, idle, (idle_ms, 0), throttles).await
+    relay_within(first, second, read, idle, Bounds::idle(idle_ms), throttles).await
 }
 
 async fn relay_within<A: Stream, B: Stream>(
@@ -163,17 +179,24 @@ async fn relay_within<A: Stream, B: Stream>(
     second: &mut B,
     read: (Vec<u8>, Vec<u8>),
     idle: &Deadline,
-    (idle_ms, limit_ms): (u64, u64),
+    bounds: Bounds,
     throttles: Throttles,
 ) -> Outcome {
     let mut up = Direction::starting_with(read.0, throttles.forth);
     let mut down = Direction::starting_with(read.1, throttles.back);
     let (mut hung_up_us, mut first_back_us, mut ended_first) = (None, None, None);
+    let Bounds { mut idle_ms, half_closed_ms, limit_ms } = bounds;
+    let mut half_closed = false;
     idle.set_within(idle_ms, limit_ms);
     let end = poll_fn(|context| {
         let before = (up.bytes, down.bytes, up.in_pipe, down.in_pipe, up.sent, down.sent);
         let forth = up.poll(context, first, second, down.closed);
         let back = down.poll(context, second, first, up.closed);
+        if !half_closed && half_closed_ms != 0 && (up.closed || down.closed) {
+            half_closed = true;
+            idle_ms = if idle_ms == 0 { half_closed_ms } else { idle_ms.min(half_closed_ms) };
+            idle.set_within(idle_ms, limit_ms);
+        }
         if before != (up.bytes, down.bytes, up.in_pipe, down.in_pipe, up.sent, down.sent) {
             idle.set_within(idle_ms, limit_ms);
         }

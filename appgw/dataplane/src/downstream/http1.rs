@@ -47,6 +47,8 @@ impl Connection {
 impl Downstream for Connection {
     type Body = Decoder;
 
+    const UPGRADED: u16 = 101;
+
     fn client(&self) -> &Client {
         &self.client
     }

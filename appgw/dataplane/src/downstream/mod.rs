@@ -33,6 +33,9 @@ pub(crate) trait Downstream {
     /// The state of a request body that is being read.
     type Body;
 
+    /// The status that a client sees when its upgrade is accepted.
+    const UPGRADED: u16;
+
     /// Whose request it is.
     fn client(&self) -> &Client;
 

@@ -175,6 +175,9 @@ impl StreamExchange<'_> {
 impl Downstream for StreamExchange<'_> {
     type Body = Body;
 
+    // RFC 8441 §5.
+    const UPGRADED: u16 = 200;
+
     fn client(&self) -> &Client {
         self.client
     }

@@ -219,7 +219,11 @@ impl Upstream for Exchange {
             if gone(context).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
-            self.deadline.poll_expired(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+            self.deadline.poll_expired(context).map(|()| {
+                // It may be the connection that hangs, and not this answer alone.
+                self.claim.share().retire();
+                Err(io::ErrorKind::TimedOut.into())
+            })
         })
         .await
     }
