@@ -2,10 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weirgate_appgw::http1::{HeadScan, Limits, parse_request, request_head};
+use weirgate_appgw::http1::{HeadScan, Limits, PathPolicy, parse_request, request_head};
 use weirgate_appgw::message::RequestHead;
 
-const LIMITS: Limits = Limits { header_bytes: 16 * 1024, header_count: 64, uri_bytes: 4096 };
+const LIMITS: Limits = Limits { header_bytes: 16 * 1024, header_count: 64, uri_bytes: 4096, paths: PathPolicy::KEEP };
 
 fuzz_target!(|input: &[u8]| {
     let mut head = RequestHead::default();

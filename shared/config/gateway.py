@@ -114,6 +114,25 @@ class GatewayTimeouts(Section):
     )
 
 
+class Paths(Section):
+    """How request paths are normalised: what is matched is what is forwarded.
+
+    Dot segments, plain or encoded, are always removed; a path above the root is refused.
+    """
+
+    merge_slashes: bool = Field(
+        default=False,
+        description="true: `//a///b` is `/a/b`. For applications that do so themselves: otherwise "
+        "`//admin` passes a route for `/admin` and reaches it all the same.",
+    )
+    encoded_slashes: Literal["keep", "reject", "decode"] = Field(
+        default="keep",
+        description="`%2F` in a path: `keep` (a byte of its segment, forwarded as it came), `reject` "
+        "(400) or `decode` (a slash, for matching and forwarding). For applications that decode "
+        "before they look, `keep` lets `/public%2F..%2Fadmin` pass a route for `/public/*`.",
+    )
+
+
 _WINDOW = Field(ge=65_535, le=2**31 - 1)
 
 
@@ -172,6 +191,7 @@ class Gateway(Section):
     )
     limits: GatewayLimits = Field(default=GatewayLimits(), description="Bounds.")
     timeouts: GatewayTimeouts = Field(default=GatewayTimeouts(), description="Times.")
+    paths: Paths = Field(default=Paths(), description="How paths are normalised.")
     http2: Http2 = Field(default=Http2(), description="HTTP/2 from clients.")
     cookie_secret: Secret | None = Field(
         default=None,

@@ -14,7 +14,7 @@ use weirgate_shared::pool::Pool;
 use weirgate_shared::snapshot::{self, Action, PoolProtocol, Protocol, Snapshot, SnapshotError};
 
 use crate::filters::{Filter, Surroundings, build as build_filter};
-use crate::http1::Limits;
+use crate::http1::{EncodedSlashes, Limits, PathPolicy};
 use crate::insight::RouteStats;
 use crate::routing::Router;
 use crate::tls;
@@ -92,6 +92,14 @@ impl Runtime {
             header_bytes: gateway.header_bytes,
             header_count: gateway.header_count,
             uri_bytes: gateway.uri_bytes,
+            paths: PathPolicy {
+                merge_slashes: gateway.merge_slashes,
+                encoded_slashes: match gateway.encoded_slashes {
+                    snapshot::EncodedSlashes::Keep => EncodedSlashes::Keep,
+                    snapshot::EncodedSlashes::Reject => EncodedSlashes::Reject,
+                    snapshot::EncodedSlashes::Decode => EncodedSlashes::Decode,
+                },
+            },
         };
         let pools = pools.into_values().collect();
         Ok(Self { snapshot, generation, limits, listeners, router, routes, pools })

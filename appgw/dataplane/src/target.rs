@@ -54,19 +54,72 @@ fn split_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Whether a path has dot segments, plain or encoded.
-pub(crate) fn needs_normalising(path: &[u8]) -> bool {
-    memchr::memmem::find(path, b"/.").is_some()
-        || memchr::memmem::find(path, b"%2").is_some_and(|_| has_encoded_dot(path))
+/// What becomes of an encoded slash (`%2F`) in a path: applications disagree on whether it divides segments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EncodedSlashes {
+    /// It stays as it is, within its segment.
+    Keep,
+    /// The request is refused.
+    Reject,
+    /// It is a slash.
+    Decode,
 }
 
-fn has_encoded_dot(path: &[u8]) -> bool {
-    path.windows(3).any(|window| window[0] == b'%' && window[1] == b'2' && window[2] | 0x20 == b'e')
+/// How paths are normalised before they are matched and forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PathPolicy {
+    /// Several slashes in a row are one.
+    pub merge_slashes: bool,
+    /// What `%2F` means.
+    pub encoded_slashes: EncodedSlashes,
 }
 
-/// Remove dot segments (RFC 3986 §5.2.4), where `%2e` is a dot, so that what is matched is what is
-/// forwarded. A path that climbs above the root is refused.
-pub(crate) fn normalise(path: &[u8]) -> Result<Vec<u8>, Reason> {
+impl PathPolicy {
+    /// Slashes stay as they are.
+    pub const KEEP: Self = Self { merge_slashes: false, encoded_slashes: EncodedSlashes::Keep };
+}
+
+/// A path as it is matched and forwarded, where that differs from how it came.
+///
+/// Dot segments are always removed (RFC 3986 §5.2.4), where `%2e` is a dot; a path that climbs above the root
+/// is refused.
+pub(crate) fn normalise(path: &[u8], policy: PathPolicy) -> Result<Option<Vec<u8>>, Reason> {
+    let slash = policy.encoded_slashes != EncodedSlashes::Keep && has_encoded(path, b'f');
+    if slash && policy.encoded_slashes == EncodedSlashes::Reject {
+        return Err(Reason::BadRequestTarget);
+    }
+    let double = policy.merge_slashes && memchr::memmem::find(path, b"//").is_some();
+    let dotted = memchr::memmem::find(path, b"/.").is_some() || has_encoded(path, b'e');
+    if !(slash || double || dotted) || path == b"*" {
+        return Ok(None);
+    }
+    let decoded = if slash { decode_slashes(path) } else { path.to_vec() };
+    remove_segments(&decoded, policy.merge_slashes).map(Some)
+}
+
+/// Whether `%2` with this digit behind it is in the path.
+fn has_encoded(path: &[u8], digit: u8) -> bool {
+    memchr::memmem::find(path, b"%2").is_some()
+        && path.windows(3).any(|window| window[0] == b'%' && window[1] == b'2' && window[2] | 0x20 == digit)
+}
+
+fn decode_slashes(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = if let [b'%', b'2', b'f' | b'F', behind @ ..] = rest {
+            out.push(b'/');
+            behind
+        } else {
+            out.push(byte);
+            behind
+        };
+    }
+    out
+}
+
+/// Remove dot segments, and empty ones where slashes are merged.
+fn remove_segments(path: &[u8], merge: bool) -> Result<Vec<u8>, Reason> {
     let mut segments: Vec<&[u8]> = Vec::new();
     let mut trailing = false;
     for segment in path[1..].split(|&byte| byte == b'/') {
@@ -77,6 +130,7 @@ pub(crate) fn normalise(path: &[u8]) -> Result<Vec<u8>, Reason> {
                 segments.pop().ok_or(Reason::BadRequestTarget)?;
                 trailing = true;
             }
+            None if merge && segment.is_empty() => trailing = true,
             None => segments.push(segment),
         }
     }
@@ -170,13 +224,41 @@ mod tests {
             ("/a//../b", "/a/b"),
             ("/a%2fb", "/a%2fb"),
         ] {
-            assert_eq!(
-                normalise(path.as_bytes()).map(|p| String::from_utf8_lossy(&p).into_owned()),
-                Ok(wanted.to_owned()),
-                "{path}"
-            );
+            assert_eq!(normalised(path, PathPolicy::KEEP), Ok(wanted.to_owned()), "{path}");
         }
-        assert_eq!(normalise(b"/a/../.."), Err(Reason::BadRequestTarget));
+        assert_eq!(normalised("/a/../..", PathPolicy::KEEP), Err(Reason::BadRequestTarget));
+    }
+
+    fn normalised(path: &str, policy: PathPolicy) -> Result<String, Reason> {
+        let cleaned = normalise(path.as_bytes(), policy)?.unwrap_or_else(|| path.as_bytes().to_vec());
+        Ok(String::from_utf8_lossy(&cleaned).into_owned())
+    }
+
+    #[test]
+    fn slashes_by_policy() {
+        let merge = PathPolicy { merge_slashes: true, ..PathPolicy::KEEP };
+        let decode = PathPolicy { encoded_slashes: EncodedSlashes::Decode, ..PathPolicy::KEEP };
+        let both = PathPolicy { merge_slashes: true, ..decode };
+        for (policy, path, wanted) in [
+            (merge, "//a///b//", "/a/b/"),
+            (merge, "//", "/"),
+            (merge, "/a//..//b", "/b"),
+            (merge, "/a%2F%2fb", "/a%2F%2fb"),
+            (merge, "*", "*"),
+            (decode, "/a%2Fb%2f", "/a/b/"),
+            (decode, "/a%2F..%2f..%2Fb", ""),
+            (decode, "/a%2F%2e%2e%2fb", "/b"),
+            (decode, "/a%2F/b", "/a//b"),
+            (decode, "/a%252Fb", "/a%252Fb"),
+            (both, "/a%2F/b", "/a/b"),
+        ] {
+            let verdict = normalised(path, policy);
+            let wanted = if wanted.is_empty() { Err(Reason::BadRequestTarget) } else { Ok(wanted.to_owned()) };
+            assert_eq!(verdict, wanted, "{path}");
+        }
+        let reject = PathPolicy { encoded_slashes: EncodedSlashes::Reject, ..PathPolicy::KEEP };
+        assert_eq!(normalised("/a%2fb", reject), Err(Reason::BadRequestTarget));
+        assert_eq!(normalised("/a%20b", reject), Ok("/a%20b".into()));
     }
 
     #[test]
@@ -194,12 +276,17 @@ mod tests {
     proptest! {
         #[test]
         fn a_normalised_path_is_stable_and_has_no_dot_segment(
-            pieces in prop::collection::vec(prop::sample::select(vec!["a", "..", ".", "%2e", "%2E.", "", "b.c"]), 1..8),
+            pieces in prop::collection::vec(prop::sample::select(vec!["a", "..", ".", "%2e", "%2E.", "", "b.c", "%2f", "c%2F"]), 1..8),
+            merge_slashes: bool, decode: bool,
         ) {
+            let encoded_slashes = if decode { EncodedSlashes::Decode } else { EncodedSlashes::Keep };
+            let policy = PathPolicy { merge_slashes, encoded_slashes };
             let path = format!("/{}", pieces.join("/"));
-            if let Ok(once) = normalise(path.as_bytes()) {
-                prop_assert_eq!(normalise(&once), Ok(once.clone()));
-                prop_assert!(once.split(|&b| b == b'/').all(|segment| dots(segment).is_none()));
+            if let Ok(once) = normalised(&path, policy) {
+                prop_assert_eq!(normalised(&once, policy), Ok(once.clone()));
+                prop_assert!(once.split('/').all(|segment| dots(segment.as_bytes()).is_none()));
+                prop_assert!(!merge_slashes || !once.contains("//"));
+                prop_assert!(!decode || !once.to_ascii_lowercase().contains("%2f"));
             }
         }
     }

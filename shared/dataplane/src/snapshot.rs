@@ -577,6 +577,19 @@ pub enum Action {
     Redirect { status: u16, location: String },
 }
 
+/// What `%2F` in a path means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncodedSlashes {
+    /// A byte of its segment.
+    #[default]
+    Keep,
+    /// The request is refused.
+    Reject,
+    /// A slash.
+    Decode,
+}
+
 /// Limits and timeouts of a gateway before a route is known.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -594,6 +607,11 @@ pub struct Gateway {
     pub http2_connection_window_bytes: u32,
     /// Control frames of a connection in a second, on average; 0 = any number.
     pub http2_control_frames: u64,
+    /// Several slashes in a row are one.
+    #[serde(default)]
+    pub merge_slashes: bool,
+    #[serde(default)]
+    pub encoded_slashes: EncodedSlashes,
     /// WebSocket over HTTP/2 (RFC 8441).
     #[serde(default)]
     pub http2_extended_connect: bool,

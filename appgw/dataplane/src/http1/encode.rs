@@ -187,10 +187,10 @@ pub fn phrase(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::{HeadScan, Limits, parse_request, parse_response};
+    use crate::http1::{HeadScan, Limits, PathPolicy, parse_request, parse_response};
     use proptest::prelude::*;
 
-    const LIMITS: Limits = Limits { header_bytes: 10_000, header_count: 100, uri_bytes: 1000 };
+    const LIMITS: Limits = Limits { header_bytes: 10_000, header_count: 100, uri_bytes: 1000, paths: PathPolicy::KEEP };
 
     proptest! {
         /// The differential oracle of field-l7 §4: what is forwarded must parse the same.

@@ -17,7 +17,9 @@ pub use request::parse_request;
 pub use response::{has_body, parse_response};
 pub use scan::HeadScan;
 
-/// Limits of a request head.
+pub use crate::target::{EncodedSlashes, PathPolicy};
+
+/// Limits of a request head, and how its path is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The whole head.
@@ -26,6 +28,8 @@ pub struct Limits {
     pub header_count: usize,
     /// The request target.
     pub uri_bytes: usize,
+    /// How its path is normalised.
+    pub paths: PathPolicy,
 }
 
 /// The most fields that any head may have, whatever is configured.

@@ -74,11 +74,11 @@ fn parse_head(input: &[u8], line_end: usize, limits: &Limits, head: &mut Request
     head.query = target.query.map(span);
     head.path = if target.path.len() == 1 {
         head.headers.store(target.path)
-    } else if target::needs_normalising(target.path) {
-        let path = target::normalise(target.path)?;
-        head.headers.store(&path)
     } else {
-        span(target.path)
+        match target::normalise(target.path, limits.paths)? {
+            Some(path) => head.headers.store(&path),
+            None => span(target.path),
+        }
     };
     let host = facts.host(head.version == Version::Http10)?;
     let authority = target.authority.or(host).unwrap_or_default();
@@ -244,8 +244,9 @@ fn remove_nominated(head: &mut RequestHead) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::PathPolicy;
 
-    const LIMITS: Limits = Limits { header_bytes: 1000, header_count: 10, uri_bytes: 100 };
+    const LIMITS: Limits = Limits { header_bytes: 1000, header_count: 10, uri_bytes: 100, paths: PathPolicy::KEEP };
 
     fn read(text: &str) -> Result<RequestHead, Reason> {
         let mut head = RequestHead::default();

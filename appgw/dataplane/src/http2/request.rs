@@ -94,12 +94,8 @@ fn read_target(parts: &Parts, limits: &Limits, head: &mut RequestHead) -> Result
     }
     let parsed = target::parse(head.method(), target)?;
     head.query = parsed.query.map(|query| head.headers.store(query));
-    head.path = if target::needs_normalising(parsed.path) {
-        let path = target::normalise(parsed.path)?;
-        head.headers.store(&path)
-    } else {
-        head.headers.store(parsed.path)
-    };
+    let path = target::normalise(parsed.path, limits.paths)?;
+    head.path = head.headers.store(path.as_deref().unwrap_or(parsed.path));
     Ok(())
 }
 
@@ -195,9 +191,10 @@ pub fn read_trailers(fields: &HeaderMap) -> Headers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::PathPolicy;
     use http::Request;
 
-    const LIMITS: Limits = Limits { header_bytes: 1000, header_count: 6, uri_bytes: 50 };
+    const LIMITS: Limits = Limits { header_bytes: 1000, header_count: 6, uri_bytes: 50, paths: PathPolicy::KEEP };
 
     fn read(uri: &str, fields: &[(&str, &str)], ends: bool) -> Result<RequestHead, Reason> {
         let mut request = Request::builder().method("POST").uri(uri);

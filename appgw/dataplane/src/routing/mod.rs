@@ -109,11 +109,12 @@ fn lower_host<'a>(authority: &[u8], buffer: &'a mut [u8; 256]) -> &'a [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::PathPolicy;
     use crate::http1::{HeadScan, Limits, parse_request};
     use proptest::prelude::*;
     use weirgate_shared::snapshot::{CertificateMatch, NamedMatch, PathKind, PathMatch, ValueKind, ValueMatch};
 
-    const LIMITS: Limits = Limits { header_bytes: 10_000, header_count: 100, uri_bytes: 1000 };
+    const LIMITS: Limits = Limits { header_bytes: 10_000, header_count: 100, uri_bytes: 1000, paths: PathPolicy::KEEP };
 
     fn request(method: &str, host: &str, target: &str, fields: &str) -> RequestHead {
         let text = format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n");
