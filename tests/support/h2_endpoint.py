@@ -22,6 +22,7 @@ from tests.support.http2 import (
     SETTINGS,
     Fields,
     block,
+    decoded,
     frame,
     settings,
 )
@@ -55,6 +56,7 @@ class Stream:
     body: bytearray = field(default_factory=bytearray)
     trailers: Fields = ()
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: bool = False
 
     @property
     def path(self) -> str:
@@ -132,7 +134,7 @@ class Endpoint:
             known.body += payload
         elif kind == HEADERS:
             assert flags & END_HEADERS, "requests of the tests are small"
-            fields = [(str(n), str(v)) for n, v in decoder.decode(payload)]
+            fields = decoded(decoder, payload)
             if known is not None:
                 known.trailers = fields
             else:
