@@ -74,6 +74,12 @@ def get(stream: int, path: str = "/", *more: tuple[str, str]) -> bytes:
     return headers(stream, fields_of(path, *more))
 
 
+def decoded(decoder: hpack.Decoder, payload: bytes) -> list[tuple[str, str]]:
+    """Return the fields of a block, whatever bytes they have."""
+    fields = decoder.decode(payload, raw=True)
+    return [(bytes(n).decode("latin-1"), bytes(v).decode("latin-1")) for n, v in fields]
+
+
 class Http2:
     """A connection on which the preface was sent; frames are read as they are asked for."""
 
@@ -106,8 +112,7 @@ class Http2:
             await self.send(frame(SETTINGS, ACK))
         if kind == HEADERS:
             assert flags & END_HEADERS, "no CONTINUATION is expected here"
-            fields = self._decoder.decode(payload)
-            self._heads.setdefault(stream, []).append([(str(n), str(v)) for n, v in fields])
+            self._heads.setdefault(stream, []).append(decoded(self._decoder, payload))
         return found
 
     async def until(self, wanted: Callable[[Frame], bool]) -> Frame:
