@@ -151,6 +151,7 @@ def _large() -> list[EndpointCase]:
             "7541 7.3",
             lambda s: frame(HEADERS, END_HEADERS, s, bomb) + data(s, b"POISON"),
             *too_large,
+            BAD,
         ),
         refused("CONTINUATION without end", "9113 10.5", continued([b""] * 5000, ends=False)),
         refused(

@@ -30,8 +30,6 @@ BOTH = "the listener takes HTTP/1.1, too, and answers 400 (h2spec's issue 122)"
 KNOWN = {
     ("http", "http2/3.5/2"): BOTH,
     ("own", "http2/3.5/2"): BOTH,
-    ("own", "http2/8.1.2.1/3"): "trailers behind an answer that did not wait for them: no reset",
-    ("https", "http2/3.5/2"): "a bad preface: no GOAWAY, and an end without close_notify",
 }
 
 

@@ -164,7 +164,6 @@ def judge(case: EndpointCase, got: Got) -> None:
 
 
 @pytest.mark.parametrize("name", ["two statuses", "upper-case name", "connection"])
-@pytest.mark.xfail(strict=True, reason="what the h2 crate finds malformed is told as an early end")
 async def test_a_malformed_head_is_told_as_one(site: Site, name: str) -> None:
     case = next(c for c in CASES if c.id == name)
     site.endpoint.behaviours["/once/case"] = scripted(case)
@@ -173,7 +172,6 @@ async def test_a_malformed_head_is_told_as_one(site: Site, name: str) -> None:
         assert (await _read(wire, "GET")).reason == "upstream_bad_response"
 
 
-@pytest.mark.xfail(strict=True, reason="a 64 KiB head of an endpoint is told as an early end")
 async def test_a_large_head_is_told_as_one(site: Site) -> None:
     case = next(c for c in CASES if c.id == "a head over 64 KiB")
     site.endpoint.behaviours["/once/case"] = scripted(case)
@@ -183,7 +181,6 @@ async def test_a_large_head_is_told_as_one(site: Site) -> None:
 
 
 @pytest.mark.parametrize("code", ["CANCEL", "REFUSED_STREAM", "INTERNAL_ERROR"])
-@pytest.mark.xfail(strict=True, reason="sent again for ever: `fresh` is not heeded by HTTP/2")
 async def test_a_reset_on_a_shared_connection_is_not_tried_for_ever(site: Site, code: str) -> None:
     asked = 0
 

@@ -80,12 +80,9 @@ RETRIED: dict[str, tuple[Behaviour, bool]] = {
 @pytest.mark.parametrize("name", RETRIED)
 @pytest.mark.parametrize("body", [b"", BODY], ids=["no body", "a body"])
 async def test_a_post_is_sent_again_only_when_nobody_looked_at_it(
-    site: Site, ask: Ask, name: str, body: bytes, request: pytest.FixtureRequest
+    site: Site, ask: Ask, name: str, body: bytes
 ) -> None:
     behaviour, again = RETRIED[name]
-    if body and ask is ask_2 and again:
-        why = "a body over HTTP/2 is kept since 78c2209, which this branch has not"
-        request.applymarker(pytest.mark.xfail(strict=False, reason=why))
     site.bad.otherwise = behaviour
     before, fine_before = len(site.bad.requests), len(site.fine.requests)
     found = [await ask(site.port, "/", "POST", body) for _ in range(4)]

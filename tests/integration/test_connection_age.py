@@ -1,10 +1,11 @@
-"""Connections that have become too old: clients are told and none loses a request; so are endpoints'."""
+"""Connections that have become too old, of clients and to endpoints: no request is lost."""
 
 import asyncio
 import contextlib
 
 import pytest
 
+from tests.support.http2 import GOAWAY, PREFACE, get, http2, settings
 from tests.support.http2_client import http2_client
 from tests.support.http2_origin import http2_origin, reply
 from tests.support.origin import one_origin
@@ -19,11 +20,10 @@ async def test_a_client_of_http1_is_told_with_an_answer() -> None:
     config = Configuration().gateway(timeouts={"connection_age": "300ms"}).listen("web")
     config.route("all", respond={"status": 200, "body": "x"})
     async with running(config) as weirgate, connect(weirgate.port()) as wire:
-        answers = []
+        answers = [await wire.exchange(request("/"))]
         async with asyncio.timeout(10):
-            while not answers or answers[-1].one("connection") != "close":
-                await wire.send(request("/"))
-                answers.append(await wire.response())
+            while answers[-1].one("connection") != "close":
+                answers.append(await wire.exchange(request("/")))
         assert all(answer.status == 200 for answer in answers)
         assert len(answers) > 1
         assert await wire.rest() == b""
@@ -41,13 +41,13 @@ async def test_a_client_of_http2_is_told_and_what_is_open_may_end() -> None:
         origin.on("/slow", slow)
         config = Configuration().gateway(timeouts={"connection_age": "500ms"}).listen("web")
         config.route("all", pool="app").pool("app", origin.port)
-        async with running(config) as weirgate, http2_client(weirgate.port()) as client:
-            call = asyncio.create_task(client.ask("/slow"))
+        async with running(config) as weirgate, http2(weirgate.port()) as client:
+            await client.send(get(1, "/slow"))
             await asked.wait()
-            await eventually(lambda: client.goaway is not None, what="GOAWAY")
+            await client.until(lambda frame: frame.kind == GOAWAY)
             may_end.set()
-            assert (await call).body == b"late"
-            await asyncio.wait_for(client.lost.wait(), 10)
+            assert (await client.answer(1)).body == b"late"
+            assert await client.goaway() == "NO_ERROR"
 
 
 @pytest.mark.parametrize("bound", ["age", "requests"])
@@ -88,5 +88,5 @@ async def test_a_client_that_does_not_answer_a_ping_is_given_up() -> None:
             assert not client.lost.is_set()
         async with connect(weirgate.port()) as wire:
             # the preface and empty SETTINGS, and from then on not a word
-            await wire.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000"))
+            await wire.send(PREFACE + settings())
             await weirgate.counted("ping_timeout")

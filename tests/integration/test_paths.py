@@ -70,10 +70,11 @@ async def test_a_path(
 ) -> None:
     port = nodes[policy].port()
     before = len(origin.requests)
+    reason: str | None
     if http2:
         async with http2_client(port) as client:
             call = await client.ask(sent)
-            status, reason = call.status, call.one("weirgate-reason")
+            status, reason = call.status, call.one("weirgate-reason") or None
     else:
         reply = await get(port, sent)
         status, reason = reply.status, reply.one("weirgate-reason")

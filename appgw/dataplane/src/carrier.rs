@@ -21,7 +21,7 @@ use crate::http1;
 use crate::insight::Record;
 use crate::message::{Framing, Headers, RequestHead};
 use crate::transfer::{Received, both};
-use crate::upstream::{Asked, Obtained, Upstream, UpstreamPool};
+use crate::upstream::{Asked, Obtained, Upstream, UpstreamPool, Wish};
 use crate::websocket;
 
 /// How long a client may take to be told how its call ended.
@@ -34,18 +34,26 @@ pub(crate) struct Failure {
     pub(crate) unanswered: bool,
     /// The endpoint says that it has not looked at the request, so that any can be sent again.
     pub(crate) unprocessed: bool,
+    /// It is the connection that failed, which had carried requests before.
+    stale: bool,
 }
 
 impl Failure {
     /// Nothing of an answer has come.
-    pub(crate) fn unanswered(reason: Reason) -> Self {
-        Self { reason, unanswered: true, unprocessed: false }
+    fn unanswered(reason: Reason) -> Self {
+        Self { reason, unanswered: true, unprocessed: false, stale: false }
+    }
+
+    /// What went wrong with an endpoint.
+    pub(crate) fn of(upstream: &impl Upstream, reason: Reason, unanswered: bool) -> Self {
+        let stale = upstream.is_reused() && upstream.is_lost();
+        Self { reason, unanswered, unprocessed: upstream.is_unprocessed(), stale }
     }
 }
 
 impl From<Reason> for Failure {
     fn from(reason: Reason) -> Self {
-        Self { reason, unanswered: false, unprocessed: false }
+        Self { reason, unanswered: false, unprocessed: false, stale: false }
     }
 }
 
@@ -73,8 +81,8 @@ pub(crate) struct Carrier<'a, D> {
     pub(crate) in_framing: Cell<Framing>,
     /// Where the body begins behind the written head.
     head_length: Cell<usize>,
-    /// The bytes of a body that was here as a whole, and can be sent again.
-    whole_body: Cell<u64>,
+    /// Something of the request's body was asked of the client.
+    pub(crate) upload_begun: Cell<bool>,
     /// What was sent of a body to an endpoint that may say that it has not looked at it; `None` = too much.
     pub(crate) kept: RefCell<Option<Vec<u8>>>,
     /// The key of a WebSocket request is ours.
@@ -127,7 +135,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             bytes_in: Cell::new(0),
             in_framing: Cell::default(),
             head_length: Cell::new(0),
-            whole_body: Cell::new(0),
+            upload_begun: Cell::new(false),
             kept: RefCell::new(Some(Vec::new())),
             own_key: Cell::new(false),
             mark: Cell::new(0),
@@ -189,6 +197,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
         let mut body = self.prepare(scratch, record)?;
         let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
         let mut stale_retry = None;
+        let mut stale_retried = false;
         let mut left = self.pool.pool.settings.retries;
         let mut last = None;
         let facts = &self.down.client().facts;
@@ -199,7 +208,9 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             let (index, fresh) = if let Some(index) = stale_retry.take() {
                 (index, true)
             } else {
-                let chosen = self.pool.choose(self.preferred, &tried, &choice, stats, self.down.deadline()).await;
+                let upgrade = scratch.head.upgrade.is_some();
+                let wish = Wish { preferred: self.preferred, tried: &tried, upgrade };
+                let chosen = self.pool.choose(&wish, &choice, stats, self.down.deadline()).await;
                 // When nobody is left, what went wrong with the last one tells more.
                 (chosen.map_err(|reason| last.unwrap_or(reason))?, false)
             };
@@ -212,26 +223,30 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             record.queue_us = clock::process_us() - self.start_us - record.head_us;
             let upgrade = scratch.head.upgrade.is_some();
             let obtained = self.pool.obtain(index, fresh, upgrade, gateway).await;
+            if matches!(obtained, Ok(Obtained::Full)) {
+                // Others were quicker: wait for room again.
+                continue;
+            }
             record.endpoint = Some(Rc::clone(endpoint));
-            let (tried_on, failure) = match obtained {
-                Ok(Obtained::Http1(upstream)) => {
-                    (Some(upstream.is_reused()), self.exchange(upstream, index, body, scratch, record).await)
-                }
+            let carried = match obtained {
+                Ok(Obtained::Http1(upstream)) => self.exchange(upstream, index, body, scratch, record).await,
                 // Apart, so that requests in HTTP/1.1 do not hold the room for it.
-                Ok(Obtained::Http2(upstream)) => {
-                    (Some(upstream.is_reused()), Box::pin(self.exchange(*upstream, index, body, scratch, record)).await)
-                }
+                Ok(Obtained::Http2(upstream)) => Box::pin(self.exchange(*upstream, index, body, scratch, record)).await,
+                Ok(Obtained::Full) => Err(Failure::unanswered(Reason::PoolOverloaded)),
                 // Nothing was sent: any request may go elsewhere.
-                Err(reason) => (None, Err(Failure::unanswered(reason))),
+                Err(reason) => Err(Failure::unanswered(reason)),
             };
-            let failure = match failure {
+            let failure = match carried {
                 Ok(keep) => return Ok(keep),
                 Err(failure) => failure,
             };
+            let begun = self.upload_begun.get();
             let unprocessed = failure.unprocessed && self.rewind(scratch);
-            body &= !unprocessed;
+            // What was sent piece by piece is sent as a whole then; what was not begun still follows.
+            body &= !(unprocessed && begun);
             // A kept connection may have died unseen: the same endpoint gets a fresh one first.
-            if tried_on == Some(true) && (unprocessed || failure.unanswered && scratch.head.repeatable()) {
+            if failure.stale && !stale_retried && (unprocessed || failure.unanswered && scratch.head.repeatable()) {
+                stale_retried = true;
                 stale_retry = Some(index);
             }
             drop(in_flight);
@@ -267,7 +282,6 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             let length = body.len() as u64;
             let limit = self.route.settings.body_bytes;
             self.bytes_in.set(length);
-            self.whole_body.set(length);
             body_follows = false;
             if limit != 0 && length > limit {
                 return Err(Reason::BodyTooLarge.into());
@@ -294,14 +308,14 @@ impl<'a, D: Downstream> Carrier<'a, D> {
     /// Make a body that was sent piece by piece, and not looked at, into one that is sent as a whole. Says
     /// whether the request can be sent again.
     fn rewind(&self, scratch: &mut Scratch) -> bool {
-        if self.bytes_in.get() == self.whole_body.get() {
+        if !self.upload_begun.get() {
             return true;
         }
         if !self.upload_done.get() {
             return false;
         }
         let Some(kept) = self.kept.take() else { return false };
-        self.whole_body.set(self.bytes_in.get());
+        self.upload_begun.set(false);
         scratch.head.framing = Framing::Length(kept.len() as u64);
         scratch.body = kept;
         self.write_request(scratch);
@@ -347,7 +361,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
                 _ => None,
             };
             if let Some(reason) = reason {
-                return Err(Failure { reason, unanswered: true, unprocessed: upstream.is_unprocessed() });
+                return Err(Failure::of(&upstream, reason, true));
             }
         }
         upstream.deadline().set_within(0, self.limit_ms);
@@ -373,6 +387,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             }
             Received::Upgraded => {
                 self.join(&upstream, record).await;
+                upstream.release(self.pool, index, false);
                 Ok(false)
             }
         }

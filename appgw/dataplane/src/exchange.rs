@@ -151,9 +151,17 @@ fn own_answer(down: &impl Downstream, route: &Route, scratch: &mut Scratch, reco
     for filter in &route.filters {
         filter.response(&mut context);
     }
+    if is_mistakable(down, scratch) {
+        return answer_error(down, scratch, record, Reason::ProtocolNotSupported, None);
+    }
     let keep = down.skip_body(&scratch.head);
     write_own(down, scratch, record, body, keep);
     keep
+}
+
+/// Whether the client would take the answer for an accepted upgrade.
+fn is_mistakable<D: Downstream>(_down: &D, scratch: &Scratch) -> bool {
+    scratch.head.upgrade.is_some() && scratch.response.status == D::UPGRADED
 }
 
 /// An error answer to a request whose head was good: the connection can stay open.

@@ -301,7 +301,9 @@ impl Worker for Gateway {
         self.log.borrow().flush();
         if ticks.is_multiple_of(EXPIRE_TICKS) {
             for pool in &self.runtime.borrow().pools {
-                pool.connections.iter().for_each(|connections| connections.expire(pool));
+                for (connections, member) in pool.connections.iter().zip(&pool.pool.members) {
+                    connections.expire(pool, &member.endpoint);
+                }
             }
         }
         if let Some(deadline) = self.draining_until_ms.get() {

@@ -52,10 +52,20 @@ impl<D: Downstream> Carrier<'_, D> {
         }
     }
 
+    /// The endpoint took too long: it may be its connection that hangs, unless it was the client's own limit.
+    fn gave_up(&self, upstream: &impl Upstream, reason: Reason) -> Reason {
+        let told = self.timeout(reason);
+        if told == reason {
+            upstream.distrust();
+        }
+        told
+    }
+
     /// The request's body, written anew towards the endpoint.
     pub(crate) async fn upload(&self, upstream: &impl Upstream, framing: Framing) -> Result<(), Failure> {
         let settings = &self.route.settings;
         let between_bytes_ms = self.between_bytes_ms.get();
+        self.upload_begun.set(true);
         let mut body = self.down.body(self.in_framing.get());
         let mut piece = Vec::new();
         loop {
@@ -89,7 +99,7 @@ impl<D: Downstream> Carrier<'_, D> {
                 } else {
                     Reason::UpstreamClosedEarly
                 };
-                Failure { reason, unanswered: true, unprocessed: upstream.is_unprocessed() }
+                Failure::of(upstream, reason, true)
             })?;
             if event == Piece::End {
                 self.upload_done.set(true);
@@ -195,13 +205,17 @@ impl<D: Downstream> Carrier<'_, D> {
         let status = scratch.response.status;
         if status == 101 {
             record.status = D::UPGRADED;
-            websocket::complete(&scratch.head, &mut scratch.response, self.own_key.get())?;
+            websocket::complete(&scratch.head, &mut scratch.response, self.own_key.get(), U::PROVES_UPGRADE)?;
             let departure = Departure { framing: Framing::None, keep_alive: true, http10: false };
             self.down.head(&mut scratch.out, &scratch.response, departure, false);
             record.bytes_out += scratch.out.len() as u64;
             self.head_sent.set(true);
             self.write_out(&mut scratch.out, self.between_bytes_ms.get()).await?;
             return Ok(Received::Upgraded);
+        }
+        if scratch.head.upgrade.is_some() && D::UPGRADED == status {
+            // The client would take it for the upgrade, and the body for what comes over it.
+            return Err(Reason::UpstreamNoUpgrade.into());
         }
         let has_body = has_body(to_head, status);
         self.look_at(&mut scratch.response, record);
@@ -271,16 +285,21 @@ impl<D: Downstream> Carrier<'_, D> {
                 return Ok(());
             }
             let unanswered = record.first_byte_us == 0;
-            let failed = |reason| Failure { reason, unanswered, unprocessed: upstream.is_unprocessed() };
+            let failed = |reason| Failure::of(upstream, reason, unanswered);
             match self.read(upstream).await {
                 Ok(0) => return Err(failed(Reason::UpstreamClosedEarly)),
                 Ok(_) if unanswered => record.first_byte_us = clock::process_us() - self.start_us,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(self.timeout(Reason::ResponseTimeout).into());
+                    let stalled = upstream.has_unsent();
+                    let reason = if stalled { Reason::BodyTimeout } else { Reason::ResponseTimeout };
+                    return Err(self.gave_up(upstream, reason).into());
                 }
                 Err(_) if self.down.is_gone() => return Err(Reason::ClientGone.into()),
-                Err(_) => return Err(failed(Reason::UpstreamClosedEarly)),
+                Err(_) => {
+                    let reason = upstream.verdict().unwrap_or(Reason::UpstreamClosedEarly);
+                    return Err(failed(reason));
+                }
             }
         }
     }
@@ -347,10 +366,10 @@ impl<D: Downstream> Carrier<'_, D> {
                 Ok(0) => return Err(Reason::UpstreamClosedEarly.into()),
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(self.timeout(Reason::BodyTimeout).into());
+                    return Err(self.gave_up(upstream, Reason::BodyTimeout).into());
                 }
                 Err(_) if self.down.is_gone() => return Err(Reason::ClientGone.into()),
-                Err(_) => return Err(Reason::UpstreamClosedEarly.into()),
+                Err(_) => return Err(upstream.verdict().unwrap_or(Reason::UpstreamClosedEarly).into()),
             }
         }
     }

@@ -32,17 +32,23 @@ pub(crate) fn ensure_key(head: &mut RequestHead) -> bool {
     true
 }
 
-/// Make an answer that accepts the upgrade into what the client expects; `ours` = the key was.
+/// Make an answer that accepts the upgrade into what the client expects; `ours` = the key was, `proves` = the
+/// endpoint must show its digest.
 ///
 /// Errors: `upstream_bad_response` when the digest does not belong to the key that we made.
-pub(crate) fn complete(head: &RequestHead, response: &mut ResponseHead, ours: bool) -> Result<(), Reason> {
+pub(crate) fn complete(
+    head: &RequestHead,
+    response: &mut ResponseHead,
+    ours: bool,
+    proves: bool,
+) -> Result<(), Reason> {
     if !asks(head) {
         return Ok(());
     }
     let Some(key) = head.headers.values(KEY).next() else { return Ok(()) };
     let wanted = accept(key);
     let given = response.headers.values(ACCEPT).next();
-    if ours && given.is_some_and(|given| given != wanted.as_bytes()) {
+    if ours && given.map_or(proves, |given| given != wanted.as_bytes()) {
         return Err(Reason::UpstreamBadResponse);
     }
     if ours {
@@ -83,7 +89,7 @@ mod tests {
         let mut with_key = request(Some("dGhlIHNhbXBsZSBub25jZQ=="));
         assert!(!ensure_key(&mut with_key));
         let mut response = ResponseHead::default();
-        assert_eq!(complete(&with_key, &mut response, false), Ok(()));
+        assert_eq!(complete(&with_key, &mut response, false, false), Ok(()));
         assert_eq!(response.headers.values(ACCEPT).next(), Some(&b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="[..]));
 
         let mut without = request(None);
@@ -91,10 +97,12 @@ mod tests {
         let key = without.headers.values(KEY).next().expect("made").to_vec();
         let mut response = ResponseHead::default();
         response.headers.push(ACCEPT, accept(&key).as_bytes());
-        assert_eq!(complete(&without, &mut response, true), Ok(()));
+        assert_eq!(complete(&without, &mut response, true, true), Ok(()));
         assert!(response.headers.is_empty());
+        assert_eq!(complete(&without, &mut response, true, false), Ok(()));
+        assert_eq!(complete(&without, &mut response, true, true), Err(Reason::UpstreamBadResponse));
         response.headers.push(ACCEPT, b"another");
-        assert_eq!(complete(&without, &mut response, true), Err(Reason::UpstreamBadResponse));
+        assert_eq!(complete(&without, &mut response, true, false), Err(Reason::UpstreamBadResponse));
     }
 
     #[test]

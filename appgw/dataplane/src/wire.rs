@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use weirgate_shared::clock;
@@ -28,32 +28,48 @@ struct State {
     taken: u64,
     /// Bytes that have come.
     received: u64,
-    watch: Rc<RefCell<FrameWatch>>,
+    watch: FrameWatch,
 }
 
 /// One end is the `h2` crate's, the other its driver's.
 #[derive(Clone)]
 pub(crate) struct Wire {
     state: Rc<RefCell<State>>,
-    flooded: Rc<Cell<bool>>,
+    sentence: Rc<Sentence>,
+}
+
+/// Why the connection must end, and whom to wake for it.
+#[derive(Default)]
+struct Sentence {
+    code: Cell<Option<h2::Reason>>,
+    driver: RefCell<Option<Waker>>,
 }
 
 impl Wire {
     /// `early` was read from `io` already.
     pub(crate) fn new(io: Io, early: Buffer, watch: FrameWatch) -> Self {
-        let watch = Rc::new(RefCell::new(watch));
         let state = State { io, early, out: Vec::new(), sent: 0, ended: false, taken: 0, received: 0, watch };
-        Self { state: Rc::new(RefCell::new(state)), flooded: Rc::default() }
+        Self { state: Rc::new(RefCell::new(state)), sentence: Rc::default() }
     }
 
-    /// Whether the client has sent more control frames than it may.
-    pub(crate) fn is_flooded(&self) -> bool {
-        self.flooded.get()
+    /// Why the connection must end, if it must: `ENHANCE_YOUR_CALM` for more control frames than it may have.
+    /// Whoever asks is woken when that changes.
+    pub(crate) fn sentence(&self, context: &Context<'_>) -> Option<h2::Reason> {
+        *self.sentence.driver.borrow_mut() = Some(context.waker().clone());
+        self.sentence.code.get()
     }
 
-    /// What is watching the frames; it may outlive the connection.
-    pub(crate) fn watch(&self) -> Rc<RefCell<FrameWatch>> {
-        Rc::clone(&self.state.borrow().watch)
+    /// Have the connection ended: the other side broke a rule where its stream can no longer be told.
+    pub(crate) fn condemn(&self, code: h2::Reason) {
+        self.sentence.code.set(Some(code));
+        if let Some(driver) = self.sentence.driver.borrow_mut().take() {
+            driver.wake();
+        }
+    }
+
+    /// Whether a stream's trailers had pseudo-header fields.
+    pub(crate) fn take_bad_trailers(&self, stream: u32) -> bool {
+        self.state.borrow_mut().watch.take_bad_trailers(stream)
     }
 
     /// Give the memory back, for there is nothing to send for a while.
@@ -62,6 +78,11 @@ impl Wire {
         if state.out.is_empty() {
             state.out = Vec::new();
         }
+    }
+
+    /// Add a frame of our own.
+    pub(crate) fn write(&self, frame: &[u8]) {
+        self.state.borrow_mut().out.extend_from_slice(frame);
     }
 
     /// Send what was collected. Pending = the socket is full.
@@ -112,7 +133,7 @@ impl State {
             }
             self.sent += count;
             self.taken += count as u64;
-            self.watch.borrow_mut().sent(count);
+            self.watch.sent(count);
         }
         if self.sent == self.out.len() {
             self.sent = 0;
@@ -129,7 +150,7 @@ impl State {
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.flooded.get() {
+        if self.sentence.code.get().is_some() {
             // The driver is about to end the connection.
             return Poll::Pending;
         }
@@ -143,9 +164,10 @@ impl AsyncRead for Wire {
             state.early.consume(count);
         }
         state.received += (buffer.filled().len() - before) as u64;
-        let verdict = state.watch.borrow_mut().received(&buffer.filled()[before..], clock::coarse_ms());
+        let verdict = state.watch.received(&buffer.filled()[before..], clock::coarse_ms());
+        drop(state);
         if verdict.is_err() {
-            self.flooded.set(true);
+            self.condemn(h2::Reason::ENHANCE_YOUR_CALM);
         }
         Poll::Ready(Ok(()))
     }

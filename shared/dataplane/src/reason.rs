@@ -60,7 +60,7 @@ reasons! {
     BadHost = "bad_host", Downstream, 400, "The Host header is missing, repeated or malformed.";
     ExpectationFailed = "expectation_failed", Downstream, 417, "An expectation other than 100-continue was asked for.";
     MethodNotSupported = "method_not_supported", Downstream, 405, "CONNECT and TRACE are not carried.";
-    ProtocolNotSupported = "protocol_not_supported", Downstream, 501, "An extended CONNECT asked for another protocol than websocket.";
+    ProtocolNotSupported = "protocol_not_supported", Downstream, 501, "An extended CONNECT asked for another protocol than websocket, or for one where the route has no WebSocket.";
     CodingNotSupported = "coding_not_supported", Downstream, 501, "A transfer coding other than chunked was used.";
     VersionNotSupported = "version_not_supported", Downstream, 505, "The HTTP version is not 1.0 or 1.1.";
     UriTooLong = "uri_too_long", Downstream, 414, "The request target is longer than the gateway's limit.";
@@ -87,7 +87,7 @@ reasons! {
     UpstreamTlsFailed = "upstream_tls_failed", Upstream, 502, "The TLS handshake with the endpoint failed.";
     UpstreamClosedEarly = "upstream_closed_early", Upstream, 502, "The endpoint closed the connection before its answer was complete.";
     UpstreamNoHttp2 = "upstream_no_http2", Upstream, 502, "The endpoint does not agree to HTTP/2, which its pool is configured for.";
-    UpstreamNoUpgrade = "upstream_no_upgrade", Upstream, 502, "The endpoint speaks HTTP/2 and takes no WebSocket over it (RFC 8441).";
+    UpstreamNoUpgrade = "upstream_no_upgrade", Upstream, 502, "The endpoint takes no WebSocket: over HTTP/2 it does not offer any (RFC 8441), or it answered as if nobody had asked for one.";
     UpstreamReset = "upstream_reset", Upstream, 0, "The endpoint reset the stream.";
     UpstreamBadResponse = "upstream_bad_response", Upstream, 502, "The endpoint's answer is malformed or ambiguous (RFC 9112).";
     UpstreamHeaderTooLarge = "upstream_header_too_large", Upstream, 502, "The endpoint's response head is too large.";

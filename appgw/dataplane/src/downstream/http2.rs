@@ -30,6 +30,8 @@ const SEND_BYTES: usize = 64 * 1024;
 const DATA_FRAME_BUDGET: usize = 4 * 1024 * 1024;
 /// The h2 crate answers heads beyond its limit itself, and tells nobody: it gets a larger one than ours.
 const HEAD_SLACK: usize = 16 * 1024;
+/// GOAWAY, no stream, `PROTOCOL_ERROR` (RFC 9113 §6.8).
+const GOAWAY_PROTOCOL_ERROR: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 /// Bytes that are read meanwhile.
 const LINGER_BYTES: usize = 256 * 1024;
 
@@ -72,7 +74,12 @@ pub(crate) async fn serve(client: Client, stream: Stream) {
     let mut connection = match connection {
         Ok(connection) => connection,
         Err(reason) => {
-            reason.inspect(|reason| client.gateway.totals.count_reason(*reason));
+            if let Some(reason) = reason {
+                client.gateway.totals.count_reason(reason);
+                // The crate says nothing to what is no preface (RFC 9113 §3.4).
+                wire.write(&GOAWAY_PROTOCOL_ERROR);
+                end(&wire, &deadline).await;
+            }
             return;
         }
     };
@@ -94,7 +101,7 @@ pub(crate) async fn serve(client: Client, stream: Stream) {
         let open = Open::new(&driver.open);
         tokio::task::spawn_local(exchange::serve(
             Rc::clone(&driver.client),
-            driver.wire.watch(),
+            driver.wire.clone(),
             request,
             respond,
             number,
@@ -102,6 +109,20 @@ pub(crate) async fn serve(client: Client, stream: Stream) {
         ));
     }
     driver.linger().await;
+}
+
+/// Half-close, and read on for a little while: a plain close could reset the connection before the client has
+/// read why it ended.
+async fn end(wire: &Wire, deadline: &Deadline) {
+    deadline.set(CLOSING_MS);
+    let mut left = LINGER_BYTES;
+    poll_fn(|context| {
+        if wire.poll_end(context, &mut left).is_ready() {
+            return Poll::Ready(());
+        }
+        deadline.poll_expired(context)
+    })
+    .await;
 }
 
 /// An open exchange, counted.
@@ -166,9 +187,11 @@ impl Driver {
                 }
                 Poll::Pending => {}
             }
-            if self.wire.is_flooded() {
-                self.client.gateway.totals.count_reason(Reason::Http2Flood);
-                self.say(h2::Reason::ENHANCE_YOUR_CALM, context);
+            if let Some(code) = self.wire.sentence(context) {
+                let flood = code == h2::Reason::ENHANCE_YOUR_CALM;
+                let reason = if flood { Reason::Http2Flood } else { Reason::BadRequestFraming };
+                self.client.gateway.totals.count_reason(reason);
+                self.say(code, context);
                 return Poll::Ready(None);
             }
             let received = self.wire.received();
@@ -201,20 +224,10 @@ impl Driver {
         let _ = self.connection.poll_closed(context);
     }
 
-    /// Half-close and read on for a little while: a plain close could reset the connection before the
-    /// client has read why it ended.
     async fn linger(self) {
         let Self { connection, wire, deadline, .. } = self;
         drop(connection);
-        deadline.set(CLOSING_MS);
-        let mut left = LINGER_BYTES;
-        poll_fn(|context| {
-            if wire.poll_end(context, &mut left).is_ready() {
-                return Poll::Ready(());
-            }
-            deadline.poll_expired(context)
-        })
-        .await;
+        end(&wire, &deadline).await;
     }
 
     /// Say that no further request will be taken; what is open may end.

@@ -14,7 +14,7 @@ pub use body::{Decoded, Decoder};
 pub use chunked::{Chunked, Event, may_trail};
 pub use encode::{Departure, chunk, interim, last_chunk, phrase, request_head, response_head};
 pub use request::parse_request;
-pub use response::{has_body, parse_response};
+pub use response::{HEADER_BYTES as RESPONSE_HEADER_BYTES, has_body, parse_response};
 pub use scan::HeadScan;
 
 pub use crate::target::{EncodedSlashes, PathPolicy};

@@ -8,7 +8,7 @@ use super::{HeadScan, MAX_FIELDS, list_elements, parse_length};
 use crate::message::{Framing, HeaderId, ResponseHead, Span};
 
 /// The largest response head.
-const HEADER_BYTES: usize = 64 * 1024;
+pub const HEADER_BYTES: usize = 64 * 1024;
 
 /// Read a response head from the start of `input` into `head`.
 ///

@@ -9,7 +9,7 @@ use weirgate_shared::reason::Reason;
 
 use super::response::copy;
 use crate::forwarded::replaced;
-use crate::http1::{Limits, may_trail, parse_length};
+use crate::http1::{Limits, is_token_byte, may_trail, parse_length};
 use crate::message::{Framing, HeaderId, Headers, RequestHead, Span, Version};
 use crate::target;
 
@@ -38,6 +38,9 @@ pub fn read_request(parts: &Parts, ends: bool, limits: &Limits, head: &mut Reque
     let mut bytes = method.len() + head.path.len() + head.query.map_or(0, Span::len);
     for (name, value) in &parts.headers {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        if !is_name(name) {
+            return Err(Reason::BadRequestFraming);
+        }
         // As in HTTP/1: with the colon, the space and the line's end.
         bytes += name.len() + value.len() + 4;
         match HeaderId::of(name) {
@@ -84,6 +87,11 @@ pub fn read_request(parts: &Parts, ends: bool, limits: &Limits, head: &mut Reque
     Ok(())
 }
 
+/// The `http` crate takes a double quote in a name, which nobody else does (RFC 9110 §5.1).
+pub(super) fn is_name(name: &[u8]) -> bool {
+    name.iter().all(|&byte| is_token_byte(byte))
+}
+
 fn read_target(parts: &Parts, limits: &Limits, head: &mut RequestHead) -> Result<(), Reason> {
     if parts.method == Method::CONNECT && head.upgrade.is_none() {
         return Err(Reason::MethodNotSupported);
@@ -127,9 +135,11 @@ pub fn request(head: &RequestHead, extra: &[u8], scheme: &'static str, host: &[u
     *request.uri_mut() = Uri::from_parts(parts).ok()?;
     *request.method_mut() = Method::from_bytes(head.method()).ok()?;
     if let Some(protocol) = head.upgrade {
+        if !head.bytes(protocol).eq_ignore_ascii_case(b"websocket") {
+            return None;
+        }
         *request.method_mut() = Method::CONNECT;
-        let protocol = std::str::from_utf8(head.bytes(protocol)).ok()?;
-        request.extensions_mut().insert(Protocol::from(protocol));
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
     }
     let fields = request.headers_mut();
     fields.reserve(head.headers.len() + 8);
@@ -181,7 +191,7 @@ fn path_and_query(head: &RequestHead) -> Option<PathAndQuery> {
 pub fn read_trailers(fields: &HeaderMap) -> Headers {
     let mut trailers = Headers::default();
     for (name, value) in fields {
-        if may_trail(name.as_str().as_bytes()) {
+        if is_name(name.as_str().as_bytes()) && may_trail(name.as_str().as_bytes()) {
             trailers.push(name.as_str().as_bytes(), value.as_bytes());
         }
     }

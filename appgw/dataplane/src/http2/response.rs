@@ -4,7 +4,8 @@ use http::response::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use weirgate_shared::reason::Reason;
 
-use crate::http1::parse_length;
+use super::request::is_name;
+use crate::http1::{MAX_FIELDS, RESPONSE_HEADER_BYTES, parse_length};
 use crate::message::{Framing, HeaderId, Headers, ResponseHead};
 
 /// The head of a response (or of an interim one); `framing` says whether its length is known.
@@ -39,14 +40,23 @@ pub fn trailers(headers: &Headers) -> Option<HeaderMap> {
 
 /// Read an endpoint's response head, interim or final; `ends` = no body follows.
 ///
-/// Errors: `upstream_bad_response` for a length that is none, or more than one.
+/// Errors: `upstream_bad_response` for a length that is none, or more than one, and for names that HTTP/1.1 does
+/// not know; `upstream_header_too_large`.
 pub fn read_response(parts: &Parts, ends: bool, to_head: bool, head: &mut ResponseHead) -> Result<(), Reason> {
     head.clear();
     head.status = parts.status.as_u16();
     head.keep_alive = true;
-    let mut length = None;
+    let (mut length, mut bytes) = (None, 0);
     for (name, value) in &parts.headers {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        if !is_name(name) {
+            return Err(Reason::UpstreamBadResponse);
+        }
+        // As in HTTP/1: with the colon, the space and the line's end.
+        bytes += name.len() + value.len() + 4;
+        if bytes > RESPONSE_HEADER_BYTES || head.headers.len() >= MAX_FIELDS {
+            return Err(Reason::UpstreamHeaderTooLarge);
+        }
         match HeaderId::of(name) {
             HeaderId::ContentLength => {
                 let said = parse_length(value).ok_or(Reason::UpstreamBadResponse)?;

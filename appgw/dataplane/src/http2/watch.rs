@@ -4,6 +4,8 @@
 //! floods, rapid resets (CVE-2023-44487), floods of empty DATA, CONTINUATION or unknown frames. And
 //! trailers with pseudo-header fields (RFC 9113 §8.1). Sans-IO: bytes in, verdicts out.
 
+use rustc_hash::FxHashMap;
+
 use super::PREFACE;
 
 const HEADER_BYTES: usize = 9;
@@ -23,6 +25,11 @@ const BYTES_PER_UPDATE: u64 = 512;
 const TRAILER_BYTES: usize = 256;
 /// Streams with bad trailers that nobody has asked for yet; then the oldest are forgotten.
 const BAD_STREAMS: usize = 64;
+
+/// Heads of one answer: the interim ones that are passed on, one more, the final one.
+const ANSWER_HEADS: u8 = 18;
+/// Answers that have begun and not ended of which the heads are counted.
+const UNENDED_ANSWERS: usize = 16 * 1024;
 
 /// More control frames than the limit.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +53,8 @@ pub struct FrameWatch {
     /// The trailers that are being received: stream, flags, the payload's beginning.
     trailers: Option<(u32, u8, Vec<u8>)>,
     bad: Vec<u32>,
+    /// What comes are answers: the heads of those that have not ended, by stream.
+    answers: Option<FxHashMap<u32, u8>>,
 }
 
 impl FrameWatch {
@@ -65,7 +74,14 @@ impl FrameWatch {
             opened: 0,
             trailers: None,
             bad: Vec::new(),
+            answers: None,
         }
+    }
+
+    /// A watch on what an endpoint sends: answers without end to one request.
+    #[must_use]
+    pub fn of_answers() -> Self {
+        Self { skip: 0, answers: Some(FxHashMap::default()), ..Self::new(0, 0) }
     }
 
     /// Bytes of answers were sent: the client may acknowledge them.
@@ -95,7 +111,9 @@ impl FrameWatch {
             if self.known == HEADER_BYTES {
                 self.known = 0;
                 let cost = self.frame();
-                if self.rate > 0 {
+                if self.answers.is_some() {
+                    self.count_heads()?;
+                } else if self.rate > 0 {
                     self.left = self.left.checked_sub(cost).ok_or(Flood)?;
                 }
             }
@@ -136,6 +154,28 @@ impl FrameWatch {
     }
 
     /// Skip the frame whose header is complete; what it costs.
+    /// The crate keeps interim answers without bound until somebody asks for them.
+    fn count_heads(&mut self) -> Result<(), Flood> {
+        let [_, _, _, kind, flags, stream @ ..] = self.header;
+        let stream = u32::from_be_bytes(stream) & 0x7fff_ffff;
+        self.trailers = None;
+        let Some(answers) = &mut self.answers else { return Ok(()) };
+        if kind == 3 || (kind < 2 && flags & END_STREAM != 0) {
+            answers.remove(&stream);
+        } else if kind == 1 {
+            if answers.len() >= UNENDED_ANSWERS {
+                // Those that never end: each began with a request of ours.
+                answers.clear();
+            }
+            let heads = answers.entry(stream).or_insert(0);
+            *heads += 1;
+            if *heads > ANSWER_HEADS {
+                return Err(Flood);
+            }
+        }
+        Ok(())
+    }
+
     fn frame(&mut self) -> u64 {
         let [a, b, c, kind, flags, stream @ ..] = self.header;
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
@@ -267,6 +307,22 @@ mod tests {
             assert_eq!(passed(kind, flags, length), 100_000, "frame type {kind}");
         }
         assert_eq!(passed(8, 0, 4), 640);
+    }
+
+    #[test]
+    fn an_answer_has_so_many_heads_and_no_more() {
+        let mut watch = FrameWatch::of_answers();
+        for _ in 0..1000 {
+            for heads in 0..ANSWER_HEADS {
+                let last = if heads + 1 == ANSWER_HEADS { END_STREAM } else { 0 };
+                assert_eq!(watch.received(&frame(1, last, 5), 0), Ok(()));
+            }
+            assert_eq!(watch.received(&frame(6, 0, 8), 0), Ok(()));
+        }
+        for _ in 0..ANSWER_HEADS {
+            assert_eq!(watch.received(&frame(1, 0, 5), 0), Ok(()));
+        }
+        assert_eq!(watch.received(&frame(1, 0, 5), 0), Err(Flood));
     }
 
     #[test]

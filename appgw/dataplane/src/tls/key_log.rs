@@ -1,9 +1,9 @@
 //! `danger_key_log`: the keys of TLS connections, one a line, in the form that NSS made and Wireshark reads.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
 use rustls::KeyLog;
 
@@ -16,7 +16,11 @@ pub(crate) struct KeyLogWriter {
 
 impl KeyLogWriter {
     pub(crate) fn open(path: &str) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        let file = options.open(path)?;
+        // One that was there already may be open to all.
+        file.set_permissions(Permissions::from_mode(0o600))?;
         Ok(Self { path: path.to_owned(), file })
     }
 

@@ -8,6 +8,9 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{ServerConfig, version};
 use weirgate_shared::snapshot::{ClientAuth, ClientAuthMode, ListenerTls, SnapshotError};
+use x509_cert::certificate::Rfc5280;
+use x509_cert::crl::CertificateList;
+use x509_cert::der::Decode;
 
 use super::certificates::Certificates;
 use super::{Hash, Kept, authorities, hash_of, provider};
@@ -84,7 +87,15 @@ fn revocation_lists(client: &ClientAuth) -> Result<Vec<CertificateRevocationList
         }
         all.extend(lists);
     }
+    // The first list of an authority is the one that is asked: the newest.
+    all.sort_by_key(|list| std::cmp::Reverse(issued_at(list)));
     Ok(all)
+}
+
+/// When a list was issued, in seconds since 1970; 0 = it does not say so that it could be read.
+fn issued_at(list: &CertificateRevocationListDer<'_>) -> u64 {
+    CertificateList::<Rfc5280>::from_der(list.as_ref())
+        .map_or(0, |list| list.tbs_cert_list.this_update.to_unix_duration().as_secs())
 }
 
 #[cfg(test)]

@@ -27,16 +27,22 @@ pub(super) struct Opened {
 
 impl UpstreamPool {
     /// Connect to member `index`; failures count against it.
+    ///
+    /// `open` was counted before: a burst must not see the count of before it. `plainly` = nothing was asked for that
+    /// an endpoint may refuse without being broken.
     pub(super) async fn connect(
         &self,
         index: usize,
         tls: Option<&Arc<ClientConfig>>,
         deadline: Deadline,
+        open: OpenConnection,
+        plainly: bool,
     ) -> Result<Opened, Reason> {
         let endpoint = &self.pool.members[index].endpoint;
-        let opened = self.open(endpoint, tls, deadline).await;
+        let opened = self.open(endpoint, tls, deadline, open).await;
         match &opened {
             Ok(_) => endpoint.connected(),
+            Err(Reason::UpstreamTlsFailed) if !plainly => {}
             Err(reason) => self.pool.connect_failed(index, *reason),
         }
         opened
@@ -47,10 +53,9 @@ impl UpstreamPool {
         endpoint: &Rc<Endpoint>,
         tls: Option<&Arc<ClientConfig>>,
         deadline: Deadline,
+        open: OpenConnection,
     ) -> Result<Opened, Reason> {
         let timeout_ms = self.pool.settings.connect_timeout_ms;
-        // Counted from the attempt on: a burst must not see the count of before it.
-        let open = endpoint.open();
         let socket = connect_endpoint(endpoint, timeout_ms, &deadline).await?;
         let io = match tls {
             Some(config) => self.secure(socket, endpoint, config, timeout_ms, &deadline).await?,

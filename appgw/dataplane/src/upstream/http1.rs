@@ -91,6 +91,8 @@ impl Idle {
 impl Upstream for Connection {
     type Body = Decoder;
 
+    const PROVES_UPGRADE: bool = true;
+
     fn is_reused(&self) -> bool {
         self.carried > 0
     }
@@ -190,6 +192,21 @@ impl Upstream for Connection {
 
     fn may_refuse(&self) -> bool {
         false
+    }
+
+    fn is_lost(&self) -> bool {
+        true
+    }
+
+    /// It is not kept anyhow.
+    fn distrust(&self) {}
+
+    fn has_unsent(&self) -> bool {
+        false
+    }
+
+    fn verdict(&self) -> Option<Reason> {
+        None
     }
 
     fn is_unprocessed(&self) -> bool {

@@ -19,7 +19,7 @@ use crate::io::Stream;
 use crate::message::{Framing, Headers, RequestHead, ResponseHead};
 use crate::tunnel::Pipe;
 
-pub(crate) use pool::{Connections, Obtained, PoolTls, UpstreamPool, UpstreamStats};
+pub(crate) use pool::{Connections, Obtained, PoolTls, UpstreamPool, UpstreamStats, Wish};
 
 /// A request as an endpoint gets it.
 pub(crate) struct Asked<'a> {
@@ -38,6 +38,9 @@ pub(crate) struct Asked<'a> {
 pub(crate) trait Upstream {
     /// The state of an answer's body that is being read.
     type Body;
+
+    /// An accepted upgrade comes with a digest of the request's key.
+    const PROVES_UPGRADE: bool;
 
     /// The connection has carried a request before.
     fn is_reused(&self) -> bool;
@@ -91,6 +94,18 @@ pub(crate) trait Upstream {
 
     /// Whether the endpoint can say that it has not looked at a request.
     fn may_refuse(&self) -> bool;
+
+    /// Whether it is the connection that failed, and not this exchange alone.
+    fn is_lost(&self) -> bool;
+
+    /// The connection hangs, perhaps: it shall carry no further request.
+    fn distrust(&self);
+
+    /// Whether the endpoint has not taken all of a body that was sent.
+    fn has_unsent(&self) -> bool;
+
+    /// What is wrong with the answer, where that is known better than that it broke off.
+    fn verdict(&self) -> Option<Reason>;
 
     /// Whether the endpoint says that it has not looked at the request, so that any may be sent again.
     fn is_unprocessed(&self) -> bool;

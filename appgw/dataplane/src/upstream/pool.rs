@@ -11,13 +11,14 @@ use tokio::sync::Notify;
 use weirgate_shared::balance::Choice;
 use weirgate_shared::clock;
 use weirgate_shared::deadline::Deadline;
+use weirgate_shared::endpoint::Endpoint;
 use weirgate_shared::metrics::Counter;
 use weirgate_shared::pool::Pool;
 use weirgate_shared::reason::Reason;
 use weirgate_shared::snapshot::PoolProtocol;
 
 use super::http1::{self, Idle};
-use super::http2::{self, Exchange, Shares};
+use super::http2::{self, Exchange, Shares, Verdict};
 use crate::plane::Gateway;
 
 /// The connections of one endpoint that further requests may use; they outlive snapshots.
@@ -29,9 +30,13 @@ pub(crate) struct Connections {
 
 impl Connections {
     /// Close what has been idle for too long, or is worn.
-    pub(crate) fn expire(&self, pool: &UpstreamPool) {
+    pub(crate) fn expire(&self, pool: &UpstreamPool, endpoint: &Endpoint) {
         self.idle.expire(pool.pool.settings.idle_timeout_ms);
         self.shares.expire(pool);
+        if endpoint.connections.get() == 0 {
+            // When there is one again, it may choose anew.
+            self.shares.set_endpoint_speaks_http1(false);
+        }
     }
 }
 
@@ -63,8 +68,20 @@ pub(crate) struct UpstreamPool {
     pub(crate) waiting: Cell<u32>,
 }
 
+/// What a request wants of an endpoint.
+pub(crate) struct Wish<'a> {
+    /// The member that the client is bound to.
+    pub(crate) preferred: Option<usize>,
+    /// Members that have failed it.
+    pub(crate) tried: &'a [usize],
+    /// It wants to change the protocol.
+    pub(crate) upgrade: bool,
+}
+
 /// A way to an endpoint for one request.
 pub(crate) enum Obtained {
+    /// None: the endpoint has its maximum of connections after all.
+    Full,
     Http1(http1::Connection),
     Http2(Box<Exchange>),
 }
@@ -83,33 +100,42 @@ impl UpstreamPool {
     }
 
     /// Whether member `index` may carry one more request.
-    fn has_room(&self, index: usize) -> bool {
+    fn has_room(&self, index: usize, upgrade: bool) -> bool {
         let connections = &self.connections[index];
-        self.pool.has_room(index) || !connections.idle.is_empty() || connections.shares.has_room(self)
+        let shared = !(upgrade && self.pool.settings.protocol == PoolProtocol::Auto);
+        self.pool.has_room(index) || !connections.idle.is_empty() || (shared && connections.shares.has_room(self))
     }
 
     /// Choose a member that was not tried, waiting for room when every one is at its limit.
     pub(crate) async fn choose(
         &self,
-        preferred: Option<usize>,
-        tried: &[usize],
+        wish: &Wish<'_>,
         choice: &Choice<'_>,
         stats: &UpstreamStats,
         deadline: &Deadline,
     ) -> Result<usize, Reason> {
-        if let Some(index) = preferred.filter(|index| !tried.contains(index) && self.has_room(*index)) {
+        let Wish { preferred, tried, upgrade } = *wish;
+        if let Some(index) = preferred.filter(|index| !tried.contains(index) && self.has_room(*index, upgrade)) {
             return Ok(index);
         }
+        let mut waited = false;
         let untried = |index: usize| !tried.contains(&index);
         if self.pool.settings.max_connections == 0 {
             return self.pool.pick(&untried, choice);
         }
         deadline.set(self.pool.settings.queue_timeout_ms);
         loop {
-            match self.pool.pick_with_room(&untried, &|index| self.has_room(index), choice) {
+            match self.pool.pick_with_room(&untried, &|index| self.has_room(index, upgrade), choice) {
                 Err(Reason::PoolOverloaded) => {}
-                chosen => return chosen,
+                chosen => {
+                    if waited {
+                        // A connection that came may have room for more than one.
+                        self.tell_freed();
+                    }
+                    return chosen;
+                }
             }
+            waited = true;
             if self.waiting.get() >= self.pool.settings.queue_size {
                 return Err(Reason::QueueFull);
             }
@@ -143,12 +169,13 @@ impl UpstreamPool {
             PoolProtocol::H2 | PoolProtocol::H2c => {}
             PoolProtocol::Auto if !upgrade && !speaks_http1() => {}
             PoolProtocol::Http1 | PoolProtocol::Auto => {
-                return self.obtain_http1(index, fresh, gateway).await.map(Obtained::Http1);
+                return self.obtain_http1(index, fresh, upgrade, gateway).await;
             }
         }
-        match http2::obtain(self, index, gateway).await? {
-            Some(exchange) => Ok(Obtained::Http2(exchange)),
-            None => self.obtain_http1(index, fresh, gateway).await.map(Obtained::Http1),
+        match http2::obtain(self, index, fresh, gateway).await? {
+            Verdict::Stream(exchange) => Ok(Obtained::Http2(exchange)),
+            Verdict::Full => Ok(Obtained::Full),
+            Verdict::SpeaksHttp1 => self.obtain_http1(index, fresh, upgrade, gateway).await,
         }
     }
 
@@ -156,17 +183,25 @@ impl UpstreamPool {
         &self,
         index: usize,
         fresh: bool,
+        upgrade: bool,
         gateway: &Rc<Gateway>,
-    ) -> Result<http1::Connection, Reason> {
+    ) -> Result<Obtained, Reason> {
         let stats = &gateway.totals.upstream;
         if !fresh && let Some(connection) = self.connections[index].idle.take(self.transport) {
             stats.reused.add_one();
-            return Ok(connection);
+            return Ok(Obtained::Http1(connection));
+        }
+        if self.pool.settings.protocol == PoolProtocol::Auto && !self.pool.has_room(index) {
+            // Chosen when a shared connection had room, or might have come.
+            return Ok(Obtained::Full);
         }
         let tls = self.tls.as_ref().map(|tls| &tls.http1);
-        let opened = self.connect(index, tls, gateway.deadlines.register()).await?;
+        let open = self.pool.members[index].endpoint.open();
+        // One that may choose its protocol may have no other than HTTP/2.
+        let plainly = !(upgrade && self.pool.settings.protocol == PoolProtocol::Auto);
+        let opened = self.connect(index, tls, gateway.deadlines.register(), open, plainly).await?;
         stats.opened.add_one();
-        Ok(http1::Connection::new(opened, self.transport))
+        Ok(Obtained::Http1(http1::Connection::new(opened, self.transport)))
     }
 
     /// A connection is idle or closed: somebody may be waiting for it.

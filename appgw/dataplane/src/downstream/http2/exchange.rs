@@ -19,15 +19,16 @@ use crate::client::Client;
 use crate::downstream::{Downstream, Piece};
 use crate::exchange;
 use crate::http1::Departure;
-use crate::http2::{self, FrameWatch, Outflow, read_request, read_trailers};
+use crate::http2::{self, Outflow, read_request, read_trailers};
 use crate::io::Stream;
 use crate::message::{Framing, Headers, RequestHead, ResponseHead};
 use crate::tunnel::{Pipe, Tunnel};
+use crate::wire::Wire;
 
 /// Serve one request.
 pub(super) async fn serve(
     client: Rc<Client>,
-    watch: Rc<RefCell<FrameWatch>>,
+    wire: Wire,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     number: u64,
@@ -39,7 +40,7 @@ pub(super) async fn serve(
     let ends = body.is_end_stream();
     let down = StreamExchange {
         client: &client,
-        watch,
+        wire,
         deadline: gateway.deadlines.register(),
         request: RefCell::new(body),
         early: RefCell::default(),
@@ -73,7 +74,7 @@ const LINGER_MS: u64 = 2_000;
 /// A stream of an HTTP/2 connection.
 struct StreamExchange<'a> {
     client: &'a Client,
-    watch: Rc<RefCell<FrameWatch>>,
+    wire: Wire,
     deadline: Deadline,
     request: RefCell<RecvStream>,
     /// What was taken of the body before it was known that there is more.
@@ -116,7 +117,11 @@ impl StreamExchange<'_> {
             Poll::Ready(Some(Err(error))) => Poll::Ready(Err(broken(error))),
             Poll::Ready(None) => request.poll_trailers(context).map(|fields| {
                 if let Some(fields) = fields.map_err(broken)? {
-                    if self.watch.borrow_mut().take_bad_trailers(request.stream_id().as_u32()) {
+                    if self.wire.take_bad_trailers(request.stream_id().as_u32()) {
+                        if self.is_answered() {
+                            // The crate resets no stream of which all is said.
+                            self.wire.condemn(h2::Reason::PROTOCOL_ERROR);
+                        }
                         self.reset(h2::Reason::PROTOCOL_ERROR);
                         return Err(io::ErrorKind::InvalidData.into());
                     }
@@ -141,6 +146,11 @@ impl StreamExchange<'_> {
             }
             let _ = self.next_piece(&mut body, |data| left = left.saturating_sub(data.len()));
         }
+    }
+
+    /// Whether all of the answer was given to the connection.
+    fn is_answered(&self) -> bool {
+        self.respond.borrow().is_none() && !self.outflow.is_open()
     }
 
     fn reset(&self, code: h2::Reason) {
@@ -201,7 +211,7 @@ impl Downstream for StreamExchange<'_> {
         }
         // The rest is still to come: what is here is read first then.
         early.data = Bytes::from(std::mem::take(body));
-        early.released = true;
+        early.released = !early.data.is_empty();
         false
     }
 

@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use h2::client::Builder;
-use weirgate_shared::clock;
+use weirgate_shared::endpoint::OpenConnection;
 use weirgate_shared::reason::Reason;
 use weirgate_shared::snapshot::PoolProtocol;
 
@@ -15,6 +15,7 @@ use super::super::UpstreamPool;
 use super::super::http1;
 use super::share::Share;
 use crate::buffer::Buffer;
+use crate::http1::RESPONSE_HEADER_BYTES;
 use crate::http2::{FrameWatch, KeepAlive};
 use crate::plane::Gateway;
 use crate::wire::Wire;
@@ -24,15 +25,26 @@ use crate::wire::Wire;
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 /// Bytes of each request that the h2 crate may hold until the socket takes them.
 const SEND_BYTES: usize = 64 * 1024;
-const HEADER_BYTES: u32 = 64 * 1024;
+/// The h2 crate does not tell a head beyond its limit from one that is malformed: it gets a larger limit than ours.
+const HEADER_BYTES: u32 = 2 * RESPONSE_HEADER_BYTES as u32 + 16 * 1024;
+/// Streams that were given up and are remembered, since frames may still come for them.
+const FORGOTTEN_STREAMS: usize = 4096;
+/// What DATA frames that wait for their clients may cost: 256 less their length each.
+const DATA_FRAME_BUDGET: usize = 64 * 1024 * 1024;
 /// How long the endpoint gets to read the end.
 const CLOSING_MS: u64 = 2_000;
 
 /// Connect, and then drive the connection until its end.
-pub(super) async fn open(pool: Rc<UpstreamPool>, index: usize, gateway: Rc<Gateway>, share: Rc<Share>) {
+pub(super) async fn open(
+    pool: Rc<UpstreamPool>,
+    index: usize,
+    gateway: Rc<Gateway>,
+    share: Rc<Share>,
+    open: OpenConnection,
+) {
     let shares = &pool.connections[index].shares;
     let tls = pool.tls.as_ref().map(|tls| &tls.chosen);
-    let opened = match pool.connect(index, tls, gateway.deadlines.register()).await {
+    let opened = match pool.connect(index, tls, gateway.deadlines.register(), open, true).await {
         Ok(opened) => opened,
         Err(reason) => {
             share.set_failed(reason);
@@ -52,7 +64,7 @@ pub(super) async fn open(pool: Rc<UpstreamPool>, index: usize, gateway: Rc<Gatew
     }
     shares.set_endpoint_speaks_http1(false);
     let super::super::connect::Opened { io, deadline, open } = opened;
-    let wire = Wire::new(io, Buffer::default(), FrameWatch::new(0, clock::coarse_ms()));
+    let wire = Wire::new(io, Buffer::default(), FrameWatch::of_answers());
     let connection_window = STREAM_WINDOW_BYTES.saturating_mul(pool.pool.settings.max_streams).min(i32::MAX as u32);
     let handshake = Builder::new()
         .enable_push(false)
@@ -61,9 +73,17 @@ pub(super) async fn open(pool: Rc<UpstreamPool>, index: usize, gateway: Rc<Gatew
         .initial_connection_window_size(connection_window)
         .max_header_list_size(HEADER_BYTES)
         .max_send_buffer_size(SEND_BYTES)
+        // Clients that cancel, or do not read, must not end the connection of all others: the crate counts what
+        // still comes for forgotten streams, and small frames that wait.
+        .max_concurrent_reset_streams(FORGOTTEN_STREAMS)
+        .max_local_error_reset_streams(None)
+        .data_frame_budget(DATA_FRAME_BUDGET)
         .handshake::<_, Bytes>(wire.clone());
     // It only writes, into memory.
-    let Ok((sender, mut connection)) = handshake.await else { return share.set_failed(Reason::UpstreamBadResponse) };
+    let Ok((sender, mut connection)) = handshake.await else {
+        share.set_failed(Reason::UpstreamBadResponse);
+        return pool.tell_freed();
+    };
     let mut pings = {
         let runtime = gateway.runtime();
         let settings = &runtime.snapshot.gateway;
@@ -73,15 +93,31 @@ pub(super) async fn open(pool: Rc<UpstreamPool>, index: usize, gateway: Rc<Gatew
         })
     };
     share.set_ready(sender);
-    deadline.clear();
+    // An endpoint that never answers the first PING is taken as it is.
+    deadline.set(pool.pool.settings.connect_timeout_ms.max(1));
+    // From here on those who use it keep it: an endpoint that is no longer configured has nobody who does.
+    let (weak_pool, weak_share) = (Rc::downgrade(&pool), Rc::downgrade(&share));
+    drop((pool, share));
+    let settle = || {
+        if let (Some(pool), Some(share)) = (weak_pool.upgrade(), weak_share.upgrade()) {
+            share.set_settled(&pool);
+            pool.tell_freed();
+        }
+    };
+    let mut settled = false;
     poll_fn(|context| {
-        let ended = Pin::new(&mut connection).poll(context).is_ready();
+        let mut known = deadline.poll_expired(context).is_ready();
+        let ended = Pin::new(&mut connection).poll(context).is_ready() || wire.sentence(context).is_some();
         if let Some(pings) = &mut pings {
-            match pings.poll(context, wire.received()) {
-                Poll::Ready(()) => return Poll::Ready(()),
-                Poll::Pending if pings.answered() => share.set_settled(),
-                Poll::Pending => {}
+            if pings.poll(context, wire.received()).is_ready() {
+                return Poll::Ready(());
             }
+            known |= pings.answered();
+        }
+        if known && !settled {
+            settled = true;
+            deadline.clear();
+            settle();
         }
         match wire.poll_push(context) {
             Poll::Ready(Err(_)) => Poll::Ready(()),
@@ -94,9 +130,13 @@ pub(super) async fn open(pool: Rc<UpstreamPool>, index: usize, gateway: Rc<Gatew
         }
     })
     .await;
-    share.retire();
+    if let Some(share) = weak_share.upgrade() {
+        share.retire();
+    }
     drop((connection, open));
-    pool.tell_freed();
+    if let Some(pool) = weak_pool.upgrade() {
+        pool.tell_freed();
+    }
     deadline.set(CLOSING_MS);
     poll_fn(|context| match wire.poll_push(context) {
         Poll::Ready(_) => Poll::Ready(()),

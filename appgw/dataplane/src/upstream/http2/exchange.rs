@@ -1,9 +1,9 @@
 //! One request on a shared connection, and its answer.
 
 use std::cell::{Cell, RefCell, RefMut};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -46,6 +46,8 @@ pub(crate) struct Exchange {
     ended: Cell<bool>,
     failed: Cell<bool>,
     unprocessed: Cell<bool>,
+    lost: Cell<bool>,
+    verdict: Cell<Option<Reason>>,
     /// An upgrade was asked for, or has been granted.
     upgrade: Cell<bool>,
 }
@@ -66,6 +68,8 @@ impl Exchange {
             ended: Cell::new(false),
             failed: Cell::new(false),
             unprocessed: Cell::new(false),
+            lost: Cell::new(false),
+            verdict: Cell::new(None),
             upgrade: Cell::new(false),
         }
     }
@@ -78,6 +82,11 @@ impl Exchange {
         if (error.is_go_away() || refused) && error.is_remote() {
             self.unprocessed.set(true);
         }
+        self.lost.set(!error.is_reset());
+        if error.is_library() {
+            // What the crate refuses, it refuses for its form.
+            self.verdict.set(Some(Reason::UpstreamBadResponse));
+        }
         io::ErrorKind::ConnectionReset.into()
     }
 
@@ -85,6 +94,8 @@ impl Exchange {
         if self.failed.get() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
+        // An endpoint that takes no more may have answered all the same.
+        let _ = self.upload.poll_give(context);
         let mut answer = self.answer.borrow_mut();
         match &mut *answer {
             Answer::Unasked => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
@@ -137,6 +148,8 @@ impl Exchange {
 impl Upstream for Exchange {
     type Body = Headers;
 
+    const PROVES_UPGRADE: bool = false;
+
     fn is_reused(&self) -> bool {
         self.reused
     }
@@ -149,7 +162,13 @@ impl Upstream for Exchange {
         let upgrade = asked.head.upgrade.is_some();
         let share = self.claim.share();
         if upgrade {
-            share.settled().await;
+            self.deadline.set_within(stall_ms, limit_ms);
+            let mut settled = pin!(share.settled());
+            poll_fn(|context| match settled.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(Ok(())),
+                Poll::Pending => self.deadline.poll_expired(context).map(|()| Err(io::ErrorKind::TimedOut)),
+            })
+            .await?;
         }
         let request = http2::request(asked.head, asked.extra, self.scheme, &self.host);
         let request = request.ok_or(io::ErrorKind::InvalidInput)?;
@@ -157,6 +176,7 @@ impl Upstream for Exchange {
         let unprocessed = || {
             self.failed.set(true);
             self.unprocessed.set(true);
+            self.lost.set(true);
             io::Error::from(io::ErrorKind::ConnectionReset)
         };
         let Some(mut sender) = share.sender() else { return Err(unprocessed()) };
@@ -178,9 +198,11 @@ impl Upstream for Exchange {
         if body.is_empty() {
             return Ok(());
         }
-        // All of it was here.
+        // All of it was here; it goes as the windows open, beside the wait for an answer.
+        self.upload.give(body);
         self.upload.end(None);
-        self.upload.send(&mut body.to_vec(), &self.deadline, stall_ms, limit_ms).await
+        let _ = self.upload.poll_give(&mut Context::from_waker(Waker::noop()));
+        Ok(())
     }
 
     fn data(&self, out: &mut Vec<u8>, data: &[u8], _framing: Framing) {
@@ -219,11 +241,7 @@ impl Upstream for Exchange {
             if gone(context).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
             }
-            self.deadline.poll_expired(context).map(|()| {
-                // It may be the connection that hangs, and not this answer alone.
-                self.claim.share().retire();
-                Err(io::ErrorKind::TimedOut.into())
-            })
+            self.deadline.poll_expired(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
         })
         .await
     }
@@ -280,6 +298,22 @@ impl Upstream for Exchange {
 
     fn may_refuse(&self) -> bool {
         true
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.get()
+    }
+
+    fn distrust(&self) {
+        self.claim.share().retire();
+    }
+
+    fn has_unsent(&self) -> bool {
+        self.upload.has_unsent()
+    }
+
+    fn verdict(&self) -> Option<Reason> {
+        self.verdict.get()
     }
 
     fn is_unprocessed(&self) -> bool {

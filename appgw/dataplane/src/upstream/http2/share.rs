@@ -35,6 +35,8 @@ pub(super) struct Share {
     transport: u64,
     /// The endpoint's settings are known.
     settled: Cell<bool>,
+    /// How many requests at once the endpoint was last known to take; all of its connections share this.
+    known_limit: Rc<Cell<Option<u32>>>,
 }
 
 /// A stream that one request may open.
@@ -78,9 +80,11 @@ impl Share {
         }
     }
 
-    pub(super) fn set_settled(&self) {
-        self.settled.set(true);
-        self.changed.notify_waiters();
+    pub(super) fn set_settled(&self, pool: &UpstreamPool) {
+        if !self.settled.replace(true) {
+            self.limit(pool);
+            self.changed.notify_waiters();
+        }
     }
 
     pub(super) fn set_ready(&self, sender: SendRequest<Bytes>) {
@@ -119,15 +123,23 @@ impl Share {
         if self.transport != pool.transport {
             return false;
         }
-        let limit = match self.state.get() {
-            State::Connecting => pool.pool.settings.max_streams,
-            State::Ready => {
-                let theirs = self.sender.borrow().as_ref().map_or(0, SendRequest::current_max_send_streams);
-                pool.pool.settings.max_streams.min(u32::try_from(theirs).unwrap_or(u32::MAX))
-            }
-            _ => return false,
-        };
-        self.streams.get() < limit && !pool.is_worn(self.carried.get(), self.opened_ms)
+        let taking = matches!(self.state.get(), State::Connecting | State::Ready);
+        taking && self.streams.get() < self.limit(pool) && !pool.is_worn(self.carried.get(), self.opened_ms)
+    }
+
+    /// How many requests it takes at once.
+    fn limit(&self, pool: &UpstreamPool) -> u32 {
+        if self.settled.get()
+            && let Some(sender) = &*self.sender.borrow()
+        {
+            self.known_limit.set(Some(u32::try_from(sender.current_max_send_streams()).unwrap_or(u32::MAX)));
+        }
+        pool.pool.settings.max_streams.min(self.known_limit.get().unwrap_or(u32::MAX))
+    }
+
+    /// Whether more requests have been promised a stream than the endpoint takes.
+    pub(super) fn is_overbooked(&self, pool: &UpstreamPool) -> bool {
+        self.streams.get() > self.limit(pool)
     }
 
     /// Whether the endpoint still takes requests on it.
@@ -144,6 +156,7 @@ impl Share {
 #[derive(Default)]
 pub(crate) struct Shares {
     known: RefCell<Vec<Rc<Share>>>,
+    limit: Rc<Cell<Option<u32>>>,
     speaks_http1: Cell<bool>,
 }
 
@@ -169,6 +182,7 @@ impl Shares {
             idle_since_ms: Cell::new(now),
             transport: pool.transport,
             settled: Cell::new(false),
+            known_limit: Rc::clone(&self.limit),
         });
         self.known.borrow_mut().push(Rc::clone(&share));
         claim(&share)
@@ -179,12 +193,17 @@ impl Shares {
         self.known.borrow().iter().any(|share| share.has_room(pool) && share.is_open())
     }
 
+    /// Whether it is known how many requests at once the endpoint takes.
+    pub(super) fn knows_limit(&self) -> bool {
+        self.limit.get().is_some()
+    }
+
     /// Whether an endpoint that may choose has last chosen HTTP/1.1.
     pub(crate) fn endpoint_speaks_http1(&self) -> bool {
         self.speaks_http1.get()
     }
 
-    pub(super) fn set_endpoint_speaks_http1(&self, speaks: bool) {
+    pub(crate) fn set_endpoint_speaks_http1(&self, speaks: bool) {
         self.speaks_http1.set(speaks);
     }
 
@@ -200,8 +219,6 @@ impl Shares {
                 share.retire();
             }
         }
-        // Now and then the endpoint is asked again what it speaks.
-        self.speaks_http1.set(self.speaks_http1.get() && self.known.borrow().is_empty());
         self.sweep();
     }
 
