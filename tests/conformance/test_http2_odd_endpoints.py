@@ -87,15 +87,15 @@ async def test_an_endpoint_that_takes_no_streams(ask: Ask) -> None:
 async def test_an_endpoint_that_takes_one_stream_at_a_time(ask: Ask) -> None:
     narrow = Endpoint(settings((3, 1)))
 
-    busy: set[object] = set()
+    busy: set[int] = set()
 
     async def slow(stream: Stream) -> None:
-        if stream.connection in busy:
+        if id(stream.connection) in busy:
             await stream.send(reset(stream.id, "REFUSED_STREAM"))
             return
-        busy.add(stream.connection)
+        busy.add(id(stream.connection))
         await asyncio.sleep(0.02)
-        busy.remove(stream.connection)
+        busy.remove(id(stream.connection))
         await stream.send(head(stream.id), data(stream.id, b"good"))
 
     narrow.behaviours["/slow"] = slow
