@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks import clients, cpu, netns
 from benchmarks.processes import StartError, free_ports
-from benchmarks.subjects import Ground, make_certificate, start_origin, start_subject
+from benchmarks.subjects import Ground, Subject, make_certificate, start_origin, start_subject
 
 WORK = Path(__file__).parent / ".work"
 RESULT = Path(__file__).parent / "results" / "profile.txt"
@@ -59,13 +59,21 @@ def profile(subject_name: str, words: str, load: str, seconds: float) -> str:
         if not pids:
             raise StartError(f"no process of {subject_name} has {words!r} in its command line")
         data = WORK / "perf.data"
-        tls, close = load == "https", load == "close"
-        port = subject.https if tls else subject.http
-        clients.wrk(cores, port, 1, tls=tls, close=close)
+        drive(cores, subject, load, 1)
         sampling = record(perf, pids[-1], seconds, data)
-        clients.wrk(cores, port, seconds + 1, tls=tls, close=close)
+        drive(cores, subject, load, seconds + 1)
         sampling.wait()
         return hottest(perf, data)
+
+
+def drive(cores: netns.Cores, subject: Subject, load: str, seconds: float) -> None:
+    """Put one of the loads on a subject."""
+    if load == "http2":
+        clients.h2load(cores, subject.https, seconds)
+        return
+    tls = load == "https"
+    port = subject.https if tls else subject.http
+    clients.wrk(cores, port, seconds, tls=tls, close=load == "close")
 
 
 def main() -> int:
@@ -73,7 +81,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profiling")
     parser.add_argument("--subject", default="weirgate")
     parser.add_argument("--process", default="weirgate.appgw.process")
-    parser.add_argument("--load", choices=("keepalive", "close", "https"), default="keepalive")
+    parser.add_argument("--load", choices=("keepalive", "close", "https", "http2"), default="keepalive")
     parser.add_argument("--seconds", type=float, default=5)
     options = parser.parse_args()
     try:

@@ -152,7 +152,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             Err(failure) if self.head_sent.get() => {
                 // Part of an answer is out: the only honest end is to break off.
                 record.reason = Some(failure.reason);
-                if record.grpc.is_some() && self.end_call(failure.reason, scratch).await {
+                if record.grpc.is_some() && Box::pin(self.end_call(failure.reason, scratch)).await {
                     record.grpc_status = Some(grpc::status_of(failure.reason));
                     return false;
                 }
@@ -369,7 +369,8 @@ impl<'a, D: Downstream> Carrier<'a, D> {
         let received = if body {
             let upload = self.upload(&upstream, framing);
             let receive = self.receive(&upstream, index, scratch, record);
-            both(upload, receive, || self.upload_done.get()).await?
+            // Apart, as all that few requests need: each request, and each idle connection, would hold the room.
+            Box::pin(both(upload, receive, || self.upload_done.get())).await?
         } else {
             self.receive(&upstream, index, scratch, record).await?
         };
@@ -386,7 +387,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
                 Ok(keep_client)
             }
             Received::Upgraded => {
-                self.join(&upstream, record).await;
+                Box::pin(self.join(&upstream, record)).await;
                 upstream.release(self.pool, index, false);
                 Ok(false)
             }

@@ -50,7 +50,8 @@ pub(crate) struct Gateway {
     handoffs: RefCell<Vec<OwnedFd>>,
     /// For each edge worker, where it hears of ends, and those that it has not been told of.
     replies: Vec<(OwnedFd, RefCell<Vec<ConnectionId>>)>,
-    scratch: RefCell<Vec<Scratch>>,
+    #[allow(clippy::vec_box)] // they change hands with each request
+    scratch: RefCell<Vec<Box<Scratch>>>,
     connections: Cell<u64>,
     in_flight: Cell<u64>,
     draining_until_ms: Cell<Option<u64>>,
@@ -204,11 +205,11 @@ impl Gateway {
         self.page.beat(self.index, clock::coarse_ms(), self.runtime.borrow().generation);
     }
 
-    pub(crate) fn take_scratch(&self) -> Scratch {
+    pub(crate) fn take_scratch(&self) -> Box<Scratch> {
         self.scratch.borrow_mut().pop().unwrap_or_default()
     }
 
-    pub(crate) fn give_scratch(&self, mut scratch: Scratch) {
+    pub(crate) fn give_scratch(&self, mut scratch: Box<Scratch>) {
         scratch.out.clear();
         let grown = scratch.out.capacity().max(scratch.wire.capacity()) > SPARE_BYTES;
         let mut spare = self.scratch.borrow_mut();

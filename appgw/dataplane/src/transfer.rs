@@ -351,7 +351,7 @@ impl<D: Downstream> Carrier<'_, D> {
                 && left >= BULK_BYTES
                 && self.upload_done.get()
                 && self.bridge.is_none()
-                && let Some(moved) = self.splice(stream, left).await?
+                && let Some(moved) = Box::pin(self.splice(stream, left)).await?
             {
                 record.bytes_out += moved;
                 upstream.taken(body);

@@ -118,11 +118,22 @@ impl UpstreamPool {
         if let Some(index) = preferred.filter(|index| !tried.contains(index) && self.has_room(*index, upgrade)) {
             return Ok(index);
         }
-        let mut waited = false;
-        let untried = |index: usize| !tried.contains(&index);
         if self.pool.settings.max_connections == 0 {
-            return self.pool.pick(&untried, choice);
+            return self.pool.pick(&|index| !tried.contains(&index), choice);
         }
+        Box::pin(self.wait_for_room(wish, choice, stats, deadline)).await
+    }
+
+    async fn wait_for_room(
+        &self,
+        wish: &Wish<'_>,
+        choice: &Choice<'_>,
+        stats: &UpstreamStats,
+        deadline: &Deadline,
+    ) -> Result<usize, Reason> {
+        let Wish { tried, upgrade, .. } = *wish;
+        let untried = |index: usize| !tried.contains(&index);
+        let mut waited = false;
         deadline.set(self.pool.settings.queue_timeout_ms);
         loop {
             match self.pool.pick_with_room(&untried, &|index| self.has_room(index, upgrade), choice) {
@@ -172,7 +183,7 @@ impl UpstreamPool {
                 return self.obtain_http1(index, fresh, upgrade, gateway).await;
             }
         }
-        match http2::obtain(self, index, fresh, gateway).await? {
+        match Box::pin(http2::obtain(self, index, fresh, gateway)).await? {
             Verdict::Stream(exchange) => Ok(Obtained::Http2(exchange)),
             Verdict::Full => Ok(Obtained::Full),
             Verdict::SpeaksHttp1 => self.obtain_http1(index, fresh, upgrade, gateway).await,
@@ -199,7 +210,7 @@ impl UpstreamPool {
         let open = self.pool.members[index].endpoint.open();
         // One that may choose its protocol may have no other than HTTP/2.
         let plainly = !(upgrade && self.pool.settings.protocol == PoolProtocol::Auto);
-        let opened = self.connect(index, tls, gateway.deadlines.register(), open, plainly).await?;
+        let opened = Box::pin(self.connect(index, tls, gateway.deadlines.register(), open, plainly)).await?;
         stats.opened.add_one();
         Ok(Obtained::Http1(http1::Connection::new(opened, self.transport)))
     }

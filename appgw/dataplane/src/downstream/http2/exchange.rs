@@ -1,7 +1,7 @@
 //! One request on an HTTP/2 connection, and its answer.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
@@ -25,23 +25,25 @@ use crate::message::{Framing, Headers, RequestHead, ResponseHead};
 use crate::tunnel::{Pipe, Tunnel};
 use crate::wire::Wire;
 
-/// Serve one request.
-pub(super) async fn serve(
+/// Serve one request. Its head is read at once, so that the task does not hold what it came in.
+pub(super) fn serve(
     client: Rc<Client>,
     wire: Wire,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
     number: u64,
     open: Open,
-) {
+) -> impl Future<Output = ()> + use<> {
     let start_us = clock::process_us();
-    let gateway = &client.gateway;
+    let runtime = client.gateway.runtime();
+    let mut scratch = client.gateway.take_scratch();
     let (parts, body) = request.into_parts();
-    let ends = body.is_end_stream();
+    let read = read_request(&parts, body.is_end_stream(), &runtime.limits, &mut scratch.head);
+    let idle_ms = runtime.snapshot.gateway.idle_ms;
     let down = StreamExchange {
-        client: &client,
         wire,
-        deadline: gateway.deadlines.register(),
+        deadline: client.gateway.deadlines.register(),
+        client,
         request: RefCell::new(body),
         early: RefCell::default(),
         respond: RefCell::new(Some(respond)),
@@ -51,17 +53,19 @@ pub(super) async fn serve(
         gone: Cell::new(false),
         _open: open,
     };
-    let runtime = gateway.runtime();
-    let mut scratch = gateway.take_scratch();
-    match read_request(&parts, ends, &runtime.limits, &mut scratch.head) {
-        Ok(()) => {
-            exchange::handle(&down, &mut scratch, number, start_us).await;
+    async move {
+        match read {
+            Ok(()) => {
+                exchange::handle(&down, &mut scratch, number, start_us).await;
+            }
+            Err(reason) => exchange::refuse(&down, &mut scratch, number, start_us, reason),
         }
-        Err(reason) => exchange::refuse(&down, &mut scratch, number, start_us, reason),
+        let _ = down.send(&mut scratch.out, idle_ms, 0).await;
+        down.client.gateway.give_scratch(scratch);
+        if !down.gone.get() && !down.request.borrow().is_end_stream() {
+            Box::pin(down.linger()).await;
+        }
     }
-    let _ = down.send(&mut scratch.out, runtime.snapshot.gateway.idle_ms, 0).await;
-    gateway.give_scratch(scratch);
-    down.linger().await;
 }
 
 /// So much of a request's body is sent together with its head, when nothing more follows.
@@ -72,8 +76,8 @@ const LINGER_BYTES: usize = 1024 * 1024;
 const LINGER_MS: u64 = 2_000;
 
 /// A stream of an HTTP/2 connection.
-struct StreamExchange<'a> {
-    client: &'a Client,
+struct StreamExchange {
+    client: Rc<Client>,
     wire: Wire,
     deadline: Deadline,
     request: RefCell<RecvStream>,
@@ -106,7 +110,7 @@ fn broken(_: h2::Error) -> io::Error {
     io::ErrorKind::ConnectionReset.into()
 }
 
-impl StreamExchange<'_> {
+impl StreamExchange {
     fn poll_body(&self, body: &mut Body, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut request = self.request.borrow_mut();
         match request.poll_data(context) {
@@ -182,14 +186,14 @@ impl StreamExchange<'_> {
     }
 }
 
-impl Downstream for StreamExchange<'_> {
+impl Downstream for StreamExchange {
     type Body = Body;
 
     // RFC 8441 §5.
     const UPGRADED: u16 = 200;
 
     fn client(&self) -> &Client {
-        self.client
+        &self.client
     }
 
     fn deadline(&self) -> &Deadline {
