@@ -4,13 +4,14 @@
 set -euo pipefail
 
 declare -A package=(
-  [ab]=apache2-utils [curl]=curl [dig]=bind9-dnsutils [dnsmasq]=dnsmasq-base
+  [ab]=apache2-utils [chromium]=chromium [curl]=curl [dig]=bind9-dnsutils [dnsmasq]=dnsmasq-base
   [exim4]=exim4-daemon-light [h2load]=nghttp2-client [haproxy]=haproxy [hey]=hey [iperf3]=iperf3
   [ip]=iproute2 [nghttp]=nghttp2-client [nghttpd]=nghttp2-server
   [nginx]=nginx-light [node]=nodejs [openssl]=openssl
   [pgbench]=postgresql [postgres]=postgresql [psql]=postgresql-client
   [redis-benchmark]=redis-tools [redis-cli]=redis-tools [redis-server]=redis-server
-  [sipp]=sip-tester [ss]=iproute2 [swaks]="swaks libnet-ssleay-perl" [wrk]=wrk
+  [sipp]=sip-tester [ss]=iproute2 [swaks]="swaks libnet-ssleay-perl"
+  [testssl]=testssl.sh [wrk]=wrk
 )
 # Debian keeps servers out of the way of users.
 PATH="$PATH:/usr/sbin:/sbin$(printf ':%s' /usr/lib/postgresql/*/bin)"
