@@ -145,6 +145,8 @@ BARS = (
     ),
     Bar("P13", "memory an idle plain connection", "idle", "plain_kb", 12, 4, unit="KB"),
     Bar("P13", "memory an idle TLS connection", "idle", "tls_kb", 60, 35, unit="KB"),
+    # Two connections each, one to the client and one to the endpoint.
+    Bar("P13", "memory an idle WebSocket", "idle", "websocket_kb", 24, 8, unit="KB"),
     Bar("P15", "`weirgate up` to first answer", "startup", "startup_s", 1.5, 0.6, unit="s"),
     Bar("P15", "whole tree idle, PSS", "startup", "idle_pss_mb", 150, 90, unit="MB"),
 )

@@ -152,13 +152,13 @@ def datagrams(cores: Cores, port: int, seconds: float) -> Load:
 
 
 @contextmanager
-def idle_connections(cores: Cores, port: int, count: int, *, tls: bool) -> Iterator[dict[str, int]]:
+def idle_connections(cores: Cores, port: int, count: int, *, kind: str) -> Iterator[dict[str, int]]:
     """Hold `count` connections open inside the block; gives how many stand and how many failed."""
     command = [sys.executable, "-m", "benchmarks.idle_client", str(port), str(count)]
     with (
         pinned(cores.client),
         subprocess.Popen(
-            [*command, *(["--tls"] if tls else [])],
+            [*command, *([] if kind == "plain" else [f"--{kind}"])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

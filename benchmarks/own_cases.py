@@ -1,15 +1,17 @@
 """The cases that only Weirgate runs: the handoff's cost, many routes, idle memory, start-up."""
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import clients, cpu
 from benchmarks.bars import WEIRGATE, Sample
 from benchmarks.clients import Load
 from benchmarks.load_case import Bench, LoadCase
-from benchmarks.processes import Running, StartError, answers, pause, wait_until
+from benchmarks.processes import Running, StartError, answers, free_ports, pause, wait_until
 from benchmarks.subjects import CONFIGS, Subject, launch, start_subject
 
 IDLE_CONNECTIONS = 10_000
@@ -123,15 +125,23 @@ class IdleCase:
         stack.callback(subject.running.stop)
         for kind, port in (("plain", subject.http), ("tls", subject.https)):
             yield self.measure(bench, subject, kind, port)
+        ground = replace(bench.ground, origin_port=free_ports(1)[0])
+        endpoint = [sys.executable, "-m", "benchmarks.websocket_endpoint", str(ground.origin_port)]
+        out = ground.work / "websocket.out"
+        running = Running(endpoint, cpus=ground.cores.origin, stdout=out, stderr=out)
+        stack.callback(running.stop)
+        running.wait_for_ports([ground.origin_port])
+        subject = start_subject("weirgate-websocket", ground)
+        stack.callback(subject.running.stop)
+        yield self.measure(bench, subject, "websocket", subject.http)
 
     def measure(self, bench: Bench, subject: Subject, kind: str, port: int) -> Sample:
         """PSS of the tree with and without the connections."""
-        tls = kind == "tls"
-        with clients.idle_connections(bench.ground.cores, port, 50, tls=tls):
+        with clients.idle_connections(bench.ground.cores, port, 50, kind=kind):
             pass  # first use of tickets, buffers and code is not a connection's cost
         before = cpu.tree_pss_kb(subject.running.pid)
         with clients.idle_connections(
-            bench.ground.cores, port, IDLE_CONNECTIONS, tls=tls
+            bench.ground.cores, port, IDLE_CONNECTIONS, kind=kind
         ) as standing:
             after = cpu.tree_pss_kb(subject.running.pid)
         void = [f"{standing['failed']} connections failed"] if standing["failed"] else []

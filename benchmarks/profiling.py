@@ -81,7 +81,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profiling")
     parser.add_argument("--subject", default="weirgate")
     parser.add_argument("--process", default="weirgate.appgw.process")
-    parser.add_argument("--load", choices=("keepalive", "close", "https", "http2"), default="keepalive")
+    parser.add_argument(
+        "--load", choices=("keepalive", "close", "https", "http2"), default="keepalive"
+    )
     parser.add_argument("--seconds", type=float, default=5)
     options = parser.parse_args()
     try:
