@@ -113,24 +113,51 @@ async def test_large_bodies_pass_through_tls(pair: Pair) -> None:
     assert seen.length == len(body)
 
 
+def visit(
+    context: ssl.SSLContext, port: int, session: ssl.SSLSession | None
+) -> tuple[ssl.SSLSession | None, bool | None]:
+    """Ask once, with a session to resume; return the next one, and whether it was resumed."""
+    raw = socket.create_connection(("127.0.0.1", port), timeout=10)
+    with context.wrap_socket(raw, server_hostname="first.test", session=session) as tls:
+        tls.sendall(request("/", "Connection: close", host="first.test"))
+        while tls.recv(1 << 16):
+            pass  # TLS 1.3 sends its tickets behind the handshake: read them all
+        return tls.session, tls.session_reused
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_sessions_are_resumed(pair: Pair, version: ssl.TLSVersion) -> None:
     context = certs.client_context(version=version)
     port = pair.weirgate.port("secure")
-
-    def visit(session: ssl.SSLSession | None) -> tuple[ssl.SSLSession | None, bool | None]:
-        raw = socket.create_connection(("127.0.0.1", port), timeout=10)
-        with context.wrap_socket(raw, server_hostname="first.test", session=session) as tls:
-            tls.sendall(request("/", "Connection: close", host="first.test"))
-            while tls.recv(1 << 16):
-                pass  # TLS 1.3 sends its tickets behind the handshake: read them all
-            return tls.session, tls.session_reused
-
-    session, reused = await asyncio.to_thread(visit, None)
+    session, reused = await asyncio.to_thread(visit, context, port, None)
     assert reused is False
     for _ in range(3):
-        session, reused = await asyncio.to_thread(visit, session)
+        session, reused = await asyncio.to_thread(visit, context, port, session)
         assert reused is True
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_sessions_are_resumed_on_whichever_gateway_comes_next(
+    tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    tls = {"certificates": [certs.issue(tmp_path, "first.test").yaml()]}
+    config = Configuration(workers=4).listen("secure", tls=tls)
+    config.route("all", respond={"status": 200})
+    context = certs.client_context(version=version)
+    async with running(config) as weirgate:
+
+        def visits() -> list[bool | None]:
+            session, found = None, []
+            for _ in range(100):
+                session, reused = visit(context, weirgate.port("secure"), session)
+                found.append(reused)
+            return found[1:]
+
+        reused = await asyncio.to_thread(visits)
+        status = await weirgate.status()
+    assert reused.count(True) >= 0.95 * len(reused)
+    served = [p["requests_total"] for p in status["processes"] if p["name"].startswith("gateway")]
+    assert len([count for count in served if count]) > 1, served
 
 
 async def test_openssl_resumes(pair: Pair) -> None:
