@@ -12,4 +12,9 @@ fuzz_target!(|input: &[u8]| {
         (verdict, watch.take_bad_trailers(1))
     };
     assert_eq!(judge(input.len().max(1)), judge(1));
+    let answers = |step: usize| {
+        let mut watch = FrameWatch::of_answers();
+        input.chunks(step).try_for_each(|piece| watch.received(piece, 0))
+    };
+    assert_eq!(answers(input.len().max(1)), answers(1));
 });

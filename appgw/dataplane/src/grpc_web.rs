@@ -16,7 +16,7 @@ const GRPC: &[u8] = b"application/grpc";
 const TRAILERS: u8 = 0x80;
 
 /// One bridged call.
-pub(crate) struct Bridge {
+pub struct Bridge {
     text: bool,
     /// What stands behind the kind in the content type, such as `+proto`.
     suffix: Vec<u8>,
@@ -28,7 +28,7 @@ pub(crate) struct Bridge {
 
 impl Bridge {
     /// Make a gRPC-Web request into a gRPC one. `None` = it is none.
-    pub(crate) fn open(head: &mut RequestHead) -> Option<Self> {
+    pub fn open(head: &mut RequestHead) -> Option<Self> {
         let kind = head.headers.get(HeaderId::ContentType)?.to_ascii_lowercase();
         let rest = kind.strip_prefix(WEB)?;
         let (text, suffix) = match rest.strip_prefix(b"-text") {
@@ -48,7 +48,7 @@ impl Bridge {
     /// Append what bytes of the request's body mean.
     ///
     /// Errors: `bad_request_framing` for what is no base64.
-    pub(crate) fn request_data(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
+    pub fn request_data(&mut self, data: &[u8], out: &mut Vec<u8>) -> Result<(), Reason> {
         if !self.text {
             out.extend_from_slice(data);
             return Ok(());
@@ -68,19 +68,19 @@ impl Bridge {
     /// The request's body has ended.
     ///
     /// Errors: `bad_request_framing` when it broke off within a group.
-    pub(crate) fn request_end(&self) -> Result<(), Reason> {
+    pub fn request_end(&self) -> Result<(), Reason> {
         if self.encoded.is_empty() { Ok(()) } else { Err(Reason::BadRequestFraming) }
     }
 
     /// Make the head of the answer into one of gRPC-Web.
-    pub(crate) fn response_head(&self, head: &mut ResponseHead) {
+    pub fn response_head(&self, head: &mut ResponseHead) {
         let kind = if self.text { TEXT } else { WEB };
         head.headers.set(b"Content-Type", &[kind, &self.suffix[..]].concat());
         head.headers.remove(b"trailer");
     }
 
     /// Append what bytes of the answer's body become.
-    pub(crate) fn response_data(&mut self, data: &[u8], out: &mut Vec<u8>) {
+    pub fn response_data(&mut self, data: &[u8], out: &mut Vec<u8>) {
         if !self.text {
             out.extend_from_slice(data);
             return;
@@ -92,7 +92,7 @@ impl Bridge {
     }
 
     /// Nothing more is here for the moment: what waits for a whole group goes out with padding.
-    pub(crate) fn response_pause(&mut self, out: &mut Vec<u8>) {
+    pub fn response_pause(&mut self, out: &mut Vec<u8>) {
         if !self.plain.is_empty() {
             out.extend_from_slice(BASE64_STANDARD.encode(&self.plain).as_bytes());
             self.plain.clear();
@@ -100,7 +100,7 @@ impl Bridge {
     }
 
     /// Append the frame that stands for the trailers.
-    pub(crate) fn response_end(&mut self, trailers: &Headers, out: &mut Vec<u8>) {
+    pub fn response_end(&mut self, trailers: &Headers, out: &mut Vec<u8>) {
         let mut block = Vec::new();
         for (_, name, value) in trailers.iter() {
             block.extend(name.iter().map(u8::to_ascii_lowercase));

@@ -17,7 +17,7 @@ mod exchange;
 mod filters;
 mod forwarded;
 mod grpc;
-mod grpc_web;
+pub mod grpc_web;
 pub mod http1;
 pub mod http2;
 mod insight;
