@@ -18,6 +18,8 @@ use weirgate_shared::net::take_error;
 use weirgate_shared::relay;
 
 use crate::buffer::Buffer;
+use crate::downstream::Piece;
+use crate::http1::{Decoded, Decoder, Malformed};
 
 /// Plain TCP, or TLS over it.
 pub(crate) enum Io {
@@ -179,6 +181,26 @@ impl Stream {
             self.ended.set(true);
         }
         result.map_ok(|()| count)
+    }
+
+    /// Give the next bytes of a message's body to `take`, from what was read.
+    pub(crate) fn next_piece(&self, body: &mut Decoder, mut take: impl FnMut(&[u8])) -> Result<Piece, Malformed> {
+        let mut input = self.input.borrow_mut();
+        match body.next(input.bytes())? {
+            Decoded::Data { skip, length } => {
+                take(&input.bytes()[skip..skip + length]);
+                input.consume(skip + length);
+                Ok(Piece::Data)
+            }
+            Decoded::End { skip } => {
+                input.consume(skip);
+                Ok(Piece::End)
+            }
+            Decoded::More { skip } => {
+                input.consume(skip);
+                Ok(Piece::Starved)
+            }
+        }
     }
 
     /// Write all of `bytes`. `TimedOut` when no progress is made for `stall_ms` (0 = no limit), or at

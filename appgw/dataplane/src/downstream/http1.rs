@@ -13,7 +13,7 @@ use weirgate_shared::reason::Reason;
 use super::{Downstream, Piece};
 use crate::client::Client;
 use crate::exchange::{self, Scratch};
-use crate::http1::{self, Decoded, Decoder, Departure, HeadScan, parse_request};
+use crate::http1::{self, Decoder, Departure, HeadScan, parse_request};
 use crate::http2::PREFACE;
 use crate::io::Stream;
 use crate::message::{Framing, Headers, RequestHead, ResponseHead};
@@ -73,23 +73,8 @@ impl Downstream for Connection {
         Decoder::new(framing)
     }
 
-    fn next_piece(&self, body: &mut Decoder, mut take: impl FnMut(&[u8])) -> Result<Piece, Reason> {
-        let mut input = self.stream.input.borrow_mut();
-        match body.next(input.bytes()).map_err(|_| Reason::BadRequestFraming)? {
-            Decoded::Data { skip, length } => {
-                take(&input.bytes()[skip..skip + length]);
-                input.consume(skip + length);
-                Ok(Piece::Data)
-            }
-            Decoded::End { skip } => {
-                input.consume(skip);
-                Ok(Piece::End)
-            }
-            Decoded::More { skip } => {
-                input.consume(skip);
-                Ok(Piece::Starved)
-            }
-        }
+    fn next_piece(&self, body: &mut Decoder, take: impl FnMut(&[u8])) -> Result<Piece, Reason> {
+        self.stream.next_piece(body, take).map_err(|_| Reason::BadRequestFraming)
     }
 
     fn trailers<'a>(&self, body: &'a Decoder) -> Option<&'a Headers> {

@@ -12,7 +12,7 @@ use weirgate_shared::reason::Reason;
 use super::connect::Opened;
 use super::{Asked, Upstream, UpstreamPool};
 use crate::downstream::Piece;
-use crate::http1::{self, Decoded, Decoder, HeadScan};
+use crate::http1::{self, Decoder, HeadScan};
 use crate::io::Stream;
 use crate::message::{Framing, Headers, ResponseHead};
 use crate::tunnel::Pipe;
@@ -151,23 +151,8 @@ impl Upstream for Connection {
         matches!(body, Decoder::Done)
     }
 
-    fn next_piece(&self, body: &mut Decoder, mut take: impl FnMut(&[u8])) -> Result<Piece, Reason> {
-        let mut input = self.stream.input.borrow_mut();
-        match body.next(input.bytes()).map_err(|_| Reason::UpstreamBadResponse)? {
-            Decoded::Data { skip, length } => {
-                take(&input.bytes()[skip..skip + length]);
-                input.consume(skip + length);
-                Ok(Piece::Data)
-            }
-            Decoded::End { skip } => {
-                input.consume(skip);
-                Ok(Piece::End)
-            }
-            Decoded::More { skip } => {
-                input.consume(skip);
-                Ok(Piece::Starved)
-            }
-        }
+    fn next_piece(&self, body: &mut Decoder, take: impl FnMut(&[u8])) -> Result<Piece, Reason> {
+        self.stream.next_piece(body, take).map_err(|_| Reason::UpstreamBadResponse)
     }
 
     fn trailers<'a>(&self, body: &'a Decoder) -> Option<&'a Headers> {
