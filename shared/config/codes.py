@@ -199,8 +199,9 @@ PATH = _code(
 HOST = _code(
     "030",
     "bad host pattern",
-    "A host is matched without its port, in lower case, in its ASCII (punycode) form. A wildcard "
-    "is `*.` in front of a name and stands for one or more labels.",
+    "A host is matched without its port, in lower case. A name in Unicode stands for its ASCII "
+    "form (A-labels, `xn--…`), which is what clients send; IDNA has one for words, and none for "
+    "symbols. A wildcard is `*.` in front of a name and stands for one or more labels.",
     "Write `shop.example` or `*.shop.example`.",
 )
 PATTERN = _code(
