@@ -6,6 +6,7 @@ from weirgate.shared.config.base import repeated
 from weirgate.shared.config.listeners import relayed_to
 from weirgate.shared.config.node_checks import check_nodes, warn_nodes
 from weirgate.shared.config.problem import PathStep
+from weirgate.shared.config.protocol_checks import check_protocols, warn_protocols
 from weirgate.shared.config.routes import Route
 from weirgate.shared.config.schema import Config, route_name
 from weirgate.shared.config.shadow import shadowed_routes
@@ -25,6 +26,7 @@ def check(validated: Validated, report: Report) -> None:
     _check_introduced_pools(validated, report)
     _check_endpoints(validated.config, report)
     check_nodes(validated.config, report)
+    check_protocols(validated, report)
     for route, index in zip(validated.config.routes, validated.route_indices, strict=True):
         _check_filters(route, ("routes", index), report)
 
@@ -34,6 +36,7 @@ def warn(config: Config, report: Report) -> None:
     _warn_shadowed(config, report)
     _warn_pools(config, report)
     warn_nodes(config, report)
+    warn_protocols(config, report)
     routed = {n: v for n, v in config.listeners.items() if v.protocol == "http" or v.terminate}
     http = next(iter(routed), None)
     if http is not None and not config.routes:

@@ -199,8 +199,9 @@ PATH = _code(
 HOST = _code(
     "030",
     "bad host pattern",
-    "A host is matched without its port, in lower case, in its ASCII (punycode) form. A wildcard "
-    "is `*.` in front of a name and stands for one or more labels.",
+    "A host is matched without its port, in lower case. A name in Unicode stands for its ASCII "
+    "form (A-labels, `xn--…`), which is what clients send; IDNA has one for words, and none for "
+    "symbols. A wildcard is `*.` in front of a name and stands for one or more labels.",
     "Write `shop.example` or `*.shop.example`.",
 )
 PATTERN = _code(
@@ -455,6 +456,13 @@ POOL_PROTOCOL = _code(
     "defaults); `h2c` is HTTP/2 in cleartext.",
     "Add `tls: {}`, or choose the protocol that the endpoints speak.",
 )
+GRPC_POOL = _code(
+    "089",
+    "gRPC-Web to a pool without HTTP/2",
+    "The filter `grpc_web` makes calls of gRPC, which needs HTTP/2 up to the endpoint: there is no "
+    "gRPC over HTTP/1.1.",
+    "Set `protocol: h2c` (cleartext), or `h2` with `tls`, in the pool, or remove the filter.",
+)
 NATIVE = _code(
     "060",
     "refused by the data plane",
@@ -516,6 +524,20 @@ NO_CLIENT_CA = _code(
     "A route wants a client certificate, but no listener has `tls.client`, so that no client is "
     "asked for one.",
     "Add `tls: {client: {ca: ca.pem}}` to the listener.",
+)
+GRPC_OVER_HTTP1 = _code(
+    "116",
+    "gRPC to a pool without HTTP/2",
+    "The route matches calls of gRPC, but its pool speaks HTTP/1.1 with the endpoints, and servers "
+    "of gRPC understand HTTP/2 only.",
+    "Set `protocol: h2c` (cleartext), or `h2` with `tls`, in the pool.",
+)
+IDLE_PROTOCOL = _code(
+    "117",
+    "protocol of a pool that nobody speaks",
+    "The `protocol` of a pool says what gateways, and checks by HTTP, speak with its endpoints. "
+    "Listeners of layer 4 relay what the client speaks, whatever it is.",
+    "Remove `protocol`.",
 )
 ADMIN_EXPOSED = _code(
     "105",

@@ -12,7 +12,7 @@ from typing import Any
 from weirgate.shared.config.certificates import CertificateFiles
 from weirgate.shared.config.embed import Files
 from weirgate.shared.config.gateway import Gateway, Logs
-from weirgate.shared.config.listeners import Listener, relayed_to
+from weirgate.shared.config.listeners import Listener
 from weirgate.shared.config.lists import PrefixFiles
 from weirgate.shared.config.loader import Loaded
 from weirgate.shared.config.match import ClientCertificateMatch, Match, ValueRule
@@ -22,7 +22,7 @@ from weirgate.shared.config.problem import ConfigErrors, PathStep
 from weirgate.shared.config.roles import node_pool
 from weirgate.shared.config.routes import Filter, HeaderEdit, Route
 from weirgate.shared.config.scalars import ByteRate, Rate, duration, to_ms
-from weirgate.shared.config.schema import Config, route_name
+from weirgate.shared.config.schema import Config, relayed_only_pools, route_name
 from weirgate.shared.config.sockets import socket_options
 from weirgate.shared.config.sources import SourcePrefix
 from weirgate.shared.config.tree import Report
@@ -64,7 +64,7 @@ def compile_snapshot(loaded: Loaded, *, cookie_secret: str) -> Snapshot:
     files = Files(loaded.tree, report, watched)
     certificates = CertificateFiles(files, report)
     lists = PrefixFiles(loaded.tree, report, watched)
-    relayed_only = _relayed_only_pools(config)
+    relayed_only = relayed_only_pools(config)
     value = {
         "format": FORMAT,
         "listeners": [
@@ -100,11 +100,6 @@ def _of_gateways(loaded: Loaded, pool: str) -> dict[str, Any]:
     nodes = loaded.config.gateway.nodes
     own = loaded.role is Role.EDGE and pool == POOL
     return node_pool(nodes) if own and nodes else {}
-
-
-def _relayed_only_pools(config: Config) -> set[str]:
-    relayed = {pool for v in config.listeners.values() for _, pool in relayed_to(v)}
-    return relayed - {route.pool for route in config.routes}
 
 
 def _listener(

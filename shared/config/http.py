@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonS
 from weirgate.shared.config import codes
 from weirgate.shared.config.addresses import is_host_name
 from weirgate.shared.config.base import KIND, refusal, repeated
+from weirgate.shared.config.names import ascii_host
 from weirgate.shared.config.suggest import did_you_mean
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -19,6 +20,8 @@ _TARGET = re.compile(r"(?:[a-z][a-z0-9+.-]*:|/|\{scheme\}:)[!-~]*")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"([0-9]{3})-([0-9]{3})")
 
+#: How much of what IDNA says is shown: it quotes the label.
+_HINT = 120
 PLACEHOLDERS = ("scheme", "host", "path", "query")
 BODILESS = frozenset({204, 205, 304})
 # What frames a message or belongs to one connection: written anew from what is really sent.
@@ -35,11 +38,15 @@ STATUS_RANGE_FORM = 'a status such as 200, a range such as "200-399", or a list 
 
 
 def _host(text: str) -> str:
-    host = text.lower().removesuffix(".")
+    try:
+        host = ascii_host(text)
+    except UnicodeError as error:
+        hint = _host_hint(text) or f"IDNA: {str(error)[:_HINT]}"
+        raise refusal(codes.HOST, HOST_FORM, hint) from None
     name = host.removeprefix("*.")
     if is_host_name(name) or (not host.startswith("*.") and _is_ip(host)):
         return host
-    raise refusal(codes.HOST, HOST_FORM, _host_hint(host))
+    raise refusal(codes.HOST, HOST_FORM, _host_hint(text))
 
 
 def _server_name(text: str) -> str:
@@ -64,18 +71,13 @@ def _is_ip(host: str) -> bool:
     return (address.version == 6) == (host.startswith("[") and host.endswith("]"))
 
 
-def _host_hint(host: str) -> str:
-    if host == "*":
+def _host_hint(text: str) -> str:
+    if text == "*":
         return "leave host out to match every host"
-    bare, colon, port = host.rpartition(":")
-    if colon and port.isdigit() and is_host_name(bare.removeprefix("*.")):
+    bare, colon, port = text.rpartition(":")
+    if colon and port.isdigit() and is_host_name(_compiled(bare).removeprefix("*.")):
         return f'hosts are matched without the port: "{bare}"'
-    if not host.isascii():
-        try:
-            return f'write it in its ASCII form: "{host.encode("idna").decode()}"'
-        except UnicodeError:
-            return "write it in its ASCII (punycode) form"
-    return "a wildcard stands in front, as a whole label" if "*" in host else ""
+    return "a wildcard stands in front, as a whole label" if "*" in text.removeprefix("*.") else ""
 
 
 def _method(text: str) -> str:
@@ -125,11 +127,19 @@ def _unique_names(value: Any) -> Any:
 
 
 def _unique_server_names(value: Any) -> Any:
-    names = [str(name).lower().removesuffix(".") for name in _names(value)]
-    twice = repeated(names)
+    twice = repeated(_compiled(str(name)) for name in _names(value))
     if twice is not None:
-        raise refusal(codes.SERVER_NAMES, f'"{twice}" once (case and a final dot do not count)')
+        wanted = f'"{twice}" once (case, a final dot and Unicode do not count)'
+        raise refusal(codes.SERVER_NAMES, wanted)
     return value
+
+
+def _compiled(name: str) -> str:
+    """Return a name as the snapshot has it; one that IDNA refuses as it is."""
+    try:
+        return ascii_host(name)
+    except UnicodeError:
+        return name
 
 
 def _names(value: Any) -> Iterable[Any]:

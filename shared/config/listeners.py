@@ -160,9 +160,10 @@ class Listener(Section):
     )
     sni: Annotated[dict[ServerName, Name], Field(max_length=MAX_NAMES), UniqueServerNames] = Field(
         default={},
-        description="`tls` only: pools by server name. `*.shop.example` stands for one or more "
-        "labels in front. An exact name wins, then the longest wildcard. The endpoints terminate "
-        "TLS; the edge decrypts nothing, and reads nothing but the client hello.",
+        description="`tls` only: pools by server name, in Unicode or ASCII (`xn--…`). "
+        "`*.shop.example` stands for one or more labels in front. An exact name wins, then the "
+        "longest wildcard. The endpoints terminate TLS; the edge decrypts nothing, and reads "
+        "nothing but the client hello.",
     )
     terminate: Annotated[
         OneOrMany[ServerNameOrAll], Field(max_length=MAX_NAMES), UniqueServerNames

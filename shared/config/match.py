@@ -228,7 +228,8 @@ class Match(Section):
 
     host: OneOrMany[HostPattern] = Field(
         default=(),
-        description="Name without port, or `*.name` for one or more labels in front of it.",
+        description="Name without port, or `*.name` for one or more labels in front of it. "
+        "`bücher.example` is the same as `xn--bcher-kva.example`.",
     )
     path: OneOrMany[PathItem] = Field(
         default=(),

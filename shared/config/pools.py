@@ -259,7 +259,9 @@ class Health(Section):
     """An active check of each endpoint, made by the supervisor only: one per node."""
 
     path: UrlPath | None = Field(
-        default=None, description="Check by HTTP: ask for this path. Or use `grpc` or `tcp`."
+        default=None,
+        description="Check by HTTP: ask for this path, in the version that `protocol` says, with "
+        "TLS where the pool has it. Or use `grpc` or `tcp`.",
     )
     grpc: GrpcServiceName | None = Field(
         default=None,
@@ -404,10 +406,10 @@ class Pool(Section):
     )
     protocol: Literal["http1", "h2", "h2c", "auto"] = Field(
         default="http1",
-        description="What its endpoints speak, for routes: `http1`, `h2` (HTTP/2 under TLS), `h2c` "
-        "(HTTP/2 in cleartext, with prior knowledge) or `auto` (what the endpoint chooses in the "
-        "TLS handshake; WebSocket goes over HTTP/1.1). gRPC needs HTTP/2. With `h2` and `h2c` a "
-        "WebSocket needs endpoints that take it over HTTP/2 (RFC 8441).",
+        description="What its endpoints speak, for routes and for checks by HTTP: `http1`, `h2` "
+        "(HTTP/2 under TLS), `h2c` (HTTP/2 in cleartext, with prior knowledge) or `auto` (what the "
+        "endpoint chooses in the TLS handshake; WebSocket goes over HTTP/1.1). gRPC needs HTTP/2. "
+        "With `h2` and `h2c` a WebSocket needs endpoints that take it over HTTP/2 (RFC 8441).",
     )
     tls: PoolTls | None = Field(
         default=None, description="Speak TLS with the endpoints; `{}` = with all defaults."

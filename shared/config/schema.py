@@ -7,7 +7,7 @@ from pydantic import Field, TypeAdapter
 
 from weirgate.shared.config.base import KIND, Many, OneOrMany, Section
 from weirgate.shared.config.gateway import Admin, Drain, Edge, Gateway, Logs, Node
-from weirgate.shared.config.listeners import Listener
+from weirgate.shared.config.listeners import Listener, relayed_to
 from weirgate.shared.config.pools import Pool
 from weirgate.shared.config.routes import Route
 from weirgate.shared.config.scalars import (
@@ -45,6 +45,12 @@ class Config(Section):
         default=None,
         description="For control sockets; made if missing. Default: chosen by the supervisor.",
     )
+
+
+def relayed_only_pools(config: Config) -> set[str]:
+    """Return the names of the pools that only tcp, tls and udp listeners use."""
+    relayed = {pool for v in config.listeners.values() for _, pool in relayed_to(v)}
+    return relayed - {route.pool for route in config.routes}
 
 
 def route_name(config: Config, index: int) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Pairs = tuple[tuple[str, str], ...]
+#: The names of the HTTP versions in ALPN (RFC 7301).
+HTTP1, HTTP2 = "http/1.1", "h2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,18 @@ class Check:
     proxy_protocol: str = "off"
     #: gRPC: whom to ask about; empty = the server as a whole.
     service: str = ""
+    #: What the pool's endpoints speak: http1, h2, h2c, or auto for what they choose.
+    protocol: str = "http1"
 
     @property
-    def alpn(self) -> str | None:
-        """The protocol that TLS must agree on; None where it does not matter."""
-        return "h2" if self.kind == "grpc" else None
+    def alpn(self) -> tuple[str, ...]:
+        """The protocols that TLS offers, best first; none where it does not matter.
+
+        A single one must be agreed on; of several the endpoint may choose, or choose none.
+        """
+        if self.kind == "grpc" or (self.kind == "http" and self.protocol == "h2"):
+            return (HTTP2,)
+        return (HTTP2, HTTP1) if self.kind == "http" and self.protocol == "auto" else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,7 @@ def from_pool(pool: Mapping[str, Any]) -> Check | None:
         tls=_tls(pool.get("tls")),
         proxy_protocol=pool.get("proxy_protocol", "off"),
         service=health.get("service") or "",
+        protocol=pool.get("protocol", "http1"),
     )
 
 

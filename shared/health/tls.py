@@ -18,8 +18,8 @@ _BEFORE_THE_KEY = 5
 
 
 @functools.lru_cache(maxsize=256)
-def context_of(tls: Tls, alpn: str | None) -> ssl.SSLContext:
-    """Return the context for a pool's checks, which offers one protocol, or leaves it open."""
+def context_of(tls: Tls, alpn: tuple[str, ...]) -> ssl.SSLContext:
+    """Return the context for a pool's checks, which offers these protocols, or leaves it open."""
     context = ssl.create_default_context(cadata=tls.ca_pem)
     if not tls.verify:
         context.check_hostname = False
@@ -27,7 +27,7 @@ def context_of(tls: Tls, alpn: str | None) -> ssl.SSLContext:
     if tls.certificate_pem:
         _show(context, tls.certificate_pem + "\n" + tls.key_pem)
     if alpn:
-        context.set_alpn_protocols([alpn])
+        context.set_alpn_protocols(alpn)
     return context
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.http2_servers import grpc_app
+from tests.support.http2_servers import grpc_app, hypercorn
 from tests.support.origin import Origin, answer, echoed, one_origin, origins
 from tests.support.tcp import tcp_server
 from tests.support.weirgate import Running, running
@@ -113,6 +113,15 @@ async def test_expectations(expect: dict[str, Any], healthy: Any) -> None:
         async with running(over(a, b, health=check)) as weirgate:
             await reaches(weirgate, a, "down")
             await reaches(weirgate, b, "up")
+
+
+async def test_check_by_http_speaks_the_version_of_the_pool(tmp_path: Path) -> None:
+    async with hypercorn(tmp_path) as app:
+        check = {**CHECK, "path": "/hello", "expect": {"body": "hello"}}
+        config = over(app.port, protocol="h2c", health=check)
+        async with running(config) as weirgate:
+            await reaches(weirgate, app.port, "up")
+            assert (await get(weirgate.port(), "/hello")).body == b"hello"
 
 
 async def test_check_by_connecting_and_on_another_port() -> None:

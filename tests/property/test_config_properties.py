@@ -68,6 +68,7 @@ WORDS = [
     "${EMPTY:-5s}", "${UNSET}", "${", "${NOT_UTF8}", "file:nowhere",
     "file:${TOKEN}", "${TOKEN}/*.yaml",
     "GET", "200-399", "https://{host}{path}", "\0", "\ud83d\ude00", "a\r\nb",
+    "bücher.example", "*.☃.example",
 ]  # fmt: skip
 SCALARS = st.one_of(
     st.none(),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from typing import cast
 
 import h2.config
 import h2.connection
@@ -139,8 +140,8 @@ class Connection(asyncio.Protocol):
         self.http2.initiate_connection()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # a cast, because uvloop's transports are not instances of asyncio's classes
+        self._transport = cast("asyncio.Transport", transport)
         self.begin()
         self.flush()
 

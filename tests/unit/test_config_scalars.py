@@ -235,6 +235,13 @@ def test_loopback_is_known_in_both_families() -> None:
         ("10.0.0.1", "10.0.0.1"),
         ("[::1]", "[::1]"),
         ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("*.BÜCHER.Example.", "*.xn--bcher-kva.example"),
+        ("bu\u0308cher\u3002example", "xn--bcher-kva.example"),
+        ("ΟΔΟΣ.example", "xn--pxavbq.example"),  # no final sigma: nobody has written one
+        ("STRAßE.example", "xn--strae-oqa.example"),
+        ("_dmarc.bücher.example", "_dmarc.xn--bcher-kva.example"),
+        ("\uff110.0.0.1", "10.0.0.1"),
     ],
 )
 def test_a_host_is_matched_in_lower_case(text: str, host: str) -> None:
@@ -242,7 +249,12 @@ def test_a_host_is_matched_in_lower_case(text: str, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "*", "*.", "*.*.a", "a.*", "::1", "*.10.0.0.1", "*.[::1]", "a b", "a/b"]
+    "text",
+    [
+        *("", "*", "*.", "*.*.a", "a.*", "::1", "*.10.0.0.1", "*.[::1]", "a b", "a/b"),
+        *("☃.example", "ü*.example", "xn--ü.example", "ü..example", "ü" * 80, "a\u200db", "\xad"),
+        *("ü\uff0fx", "℀.example", "\ud800", "אa.example", ".".join(["ü"] * 60)),
+    ],
 )
 def test_anything_else_is_no_host(text: str) -> None:
     with pytest.raises(ValidationError):

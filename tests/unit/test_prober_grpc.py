@@ -225,7 +225,7 @@ WRONG = "the answer is not one HealthCheckResponse"
         (answering(body=GOOD * 2), WRONG),
         (answering(body=b"\0\0\0\0\x02\x08\x81"), WRONG),
         (answering(body=b"\0\0\0\0\x02\x0a\x7f"), WRONG),
-        (_reset, "the call was reset: REFUSED_STREAM"),
+        (_reset, "the request was reset: REFUSED_STREAM"),
         (lambda _: _goaway(0, 0), "GOAWAY NO_ERROR"),
         (lambda _: _goaway(1, 11, b"calm down"), "GOAWAY ENHANCE_YOUR_CALM: 'calm down'"),
         (lambda _: b"\0\0\1\0\1\0\0\0\x63x", "not HTTP/2: "),  # DATA of a stream that never was
@@ -285,4 +285,4 @@ def test_the_snapshot_s_check_is_read_whole() -> None:
     check = from_pool({"health": health})
     assert check is not None
     assert (check.kind, check.service, check.host) == ("grpc", "shop.Cart", "shop.example")
-    assert check.alpn == "h2"
+    assert check.alpn == ("h2",)
