@@ -128,8 +128,8 @@ class Paths(Section):
     encoded_slashes: Literal["keep", "reject", "decode"] = Field(
         default="keep",
         description="`%2F` in a path: `keep` (a byte of its segment, forwarded as it came), "
-        "`reject` (400) or `decode` (a slash, for matching and forwarding). For applications that decode "
-        "before they look, `keep` lets `/public%2F..%2Fadmin` pass a route for `/public/*`.",
+        "`reject` (400) or `decode` (a slash, for matching and forwarding). For applications that "
+        "decode before they look, `keep` lets `/public%2F..%2Fadmin` pass a route for `/public/*`.",
     )
 
 
