@@ -12,12 +12,14 @@ from typing import Any
 from weirgate.shared.config.certificates import CertificateFiles
 from weirgate.shared.config.embed import Files
 from weirgate.shared.config.gateway import Gateway, Logs
+from weirgate.shared.config.health import Health
 from weirgate.shared.config.listeners import Listener
 from weirgate.shared.config.lists import PrefixFiles
 from weirgate.shared.config.loader import Loaded
 from weirgate.shared.config.match import ClientCertificateMatch, Match, ValueRule
 from weirgate.shared.config.nodes import LISTENER, POOL, Role
-from weirgate.shared.config.pools import Balance, Endpoint, Health, PoolTls
+from weirgate.shared.config.pool_tls import PoolTls
+from weirgate.shared.config.pools import Balance, Endpoint
 from weirgate.shared.config.problem import ConfigErrors, PathStep
 from weirgate.shared.config.roles import node_pool
 from weirgate.shared.config.routes import Filter, HeaderEdit, Route

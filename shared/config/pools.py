@@ -1,28 +1,18 @@
-"""The ``pools`` section: endpoints, how load is spread over them, and how they are checked."""
+"""The ``pools`` section: endpoints, how load is spread over them, and connections to them."""
 
-import base64
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from weirgate.shared.config import codes
 from weirgate.shared.config.addresses import EndpointAddress
-from weirgate.shared.config.base import Many, OneOrMany, Section, Shorthand, refusal
-from weirgate.shared.config.http import (
-    HeaderName,
-    HeaderValue,
-    HostPattern,
-    Method,
-    StatusRange,
-    UniqueNames,
-    UrlPath,
-)
+from weirgate.shared.config.base import Many, Section, Shorthand, refusal
+from weirgate.shared.config.health import Health
+from weirgate.shared.config.pool_tls import PoolTls
 from weirgate.shared.config.scalars import (
     Count,
     Duration,
-    FileName,
     Name,
-    PositiveDuration,
     duration,
 )
 
@@ -30,30 +20,6 @@ Policy = Literal["round_robin", "least_request", "least_connections", "random", 
 _MAGLEV_ONLY = frozenset({"key", "ipv4_prefix", "ipv6_prefix", "max_load_percent"})
 _PREFIXES = frozenset({"ipv4_prefix", "ipv6_prefix"})
 MAX_QUEUE = 100_000
-MAX_PINS = 100
-_PIN_BYTES = 32
-_PIN_FORM = '"sha256/" and the base64 of a SHA-256 hash'
-_HTTP_ONLY = frozenset({"method", "expect"})
-#: What a check that only connects has no place for.
-_REQUEST_ONLY = _HTTP_ONLY | {"host", "headers"}
-
-
-def _pin(text: str) -> str:
-    """Return the base64 of a pin."""
-    kind, slash, value = text.partition("/")
-    try:
-        whole = len(base64.b64decode(value, validate=True)) == _PIN_BYTES
-    except ValueError:
-        whole = False
-    if kind != "sha256" or not slash or not whole:
-        hint = "openssl x509 -pubkey, openssl pkey -pubin -outform DER and openssl dgst make one"
-        raise refusal(codes.PIN, _PIN_FORM, hint)
-    return value
-
-
-Pin = Annotated[
-    str, AfterValidator(_pin), WithJsonSchema({"type": "string", "pattern": "^sha256/"})
-]
 
 
 class Endpoint(Section):
@@ -182,143 +148,6 @@ class PoolQueue(Section):
         description="How long one waits; then it is refused, too. 0 = as long as the client does. "
         "Default: the pool's `connect_timeout`.",
     )
-
-
-class PoolCertificate(Section):
-    """What Weirgate shows of itself to endpoints that ask."""
-
-    cert: FileName = Field(
-        description="PEM file with the certificate and its intermediates, leaf first. Watched."
-    )
-    key: FileName = Field(description="PEM file with the unencrypted private key. Watched.")
-
-
-class PoolTls(Section):
-    """TLS towards the endpoints."""
-
-    server_name: HostPattern | None = Field(
-        default=None,
-        description="Name to ask for (SNI) and to check the certificate against. Default: the host "
-        "part of the endpoint's address.",
-    )
-    ca: FileName | None = Field(
-        default=None,
-        description="PEM file with the authorities to trust. Default: the system's.",
-    )
-    certificate: PoolCertificate | None = Field(
-        default=None,
-        description="Shown to endpoints that ask for one (mutual TLS), by checks, too. Default: "
-        "none.",
-    )
-    pins: Annotated[Many[Pin], Field(max_length=MAX_PINS)] = Field(
-        default=(),
-        description="`sha256/BASE64` of public keys (SubjectPublicKeyInfo, as in RFC 7469), of "
-        "which an endpoint must have one, besides all else that is verified. Keep the next key's "
-        "pin here before you change it. Default: any key.",
-    )
-    danger_skip_verify: bool = Field(
-        default=False,
-        description="true accepts any certificate: encryption against a passive listener, none "
-        "against an active one.",
-    )
-
-
-class Expect(Section):
-    """What a healthy answer looks like; all of it must hold."""
-
-    status: Annotated[OneOrMany[StatusRange], Field(min_length=1)] = Field(
-        default=((200, 399),), description="Statuses, or ranges such as `200-399`."
-    )
-    headers: Annotated[dict[HeaderName, HeaderValue], UniqueNames] = Field(
-        default={}, description="Headers that must be there with exactly this value."
-    )
-    body: Annotated[str, Field(max_length=4096)] | None = Field(
-        default=None, description="Text that the beginning of the body must contain."
-    )
-
-
-def _switch(value: Any) -> Any:
-    """``tcp: {}`` is ``tcp: true``: there is nothing to set yet."""
-    return True if value == {} else value
-
-
-def _whole_server(value: Any) -> Any:
-    """``grpc: true`` and ``grpc: {}`` ask about no service, but about the server."""
-    return "" if value is True or value == {} else value
-
-
-GrpcServiceName = Annotated[
-    HeaderValue,
-    Field(max_length=256),
-    BeforeValidator(_whole_server),
-    Shorthand({"const": True}, {"const": {}}),
-]
-
-
-class Health(Section):
-    """An active check of each endpoint, made by the supervisor only: one per node."""
-
-    path: UrlPath | None = Field(
-        default=None,
-        description="Check by HTTP: ask for this path, in the version that `protocol` says, with "
-        "TLS where the pool has it. Or use `grpc` or `tcp`.",
-    )
-    grpc: GrpcServiceName | None = Field(
-        default=None,
-        description="Check by gRPC (`grpc.health.v1.Health/Check`, over HTTP/2, with TLS where the "
-        "pool has it): the name of the service to ask about, such as `shop.v1.Cart`; `true`, `{}` "
-        'or `""` = the server as a whole. Only `SERVING` passes.',
-    )
-    tcp: Annotated[bool, BeforeValidator(_switch), Shorthand({"const": {}})] = Field(
-        default=False,
-        description="`true` or `{}`: check by connecting only. Finds dead hosts, not dead apps.",
-    )
-    method: Method = Field(default="GET", description="Of the HTTP check. HEAD saves the body.")
-    host: HostPattern | None = Field(
-        default=None,
-        description="Host header (gRPC: authority) of the check. Default: the endpoint's address.",
-    )
-    headers: Annotated[dict[HeaderName, HeaderValue], UniqueNames] = Field(
-        default={}, description="Further headers (gRPC: metadata) of the check."
-    )
-    expect: Expect = Field(
-        default=Expect(), description="HTTP: what counts as healthy. Default: status 200-399."
-    )
-    interval: PositiveDuration = Field(
-        default=duration("5s"),
-        description="Between two checks of an endpoint. Shorter finds failures sooner and costs "
-        "each endpoint more requests.",
-    )
-    timeout: PositiveDuration = Field(
-        default=duration("2s"), description="For a whole check. Slower counts as failed."
-    )
-    rise: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=2, description="Successes in a row that bring an endpoint back."
-    )
-    fall: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=3,
-        description="Failures in a row that take an endpoint out. 1 reacts to every hiccup.",
-    )
-    jitter: Annotated[int, Field(ge=0, le=100)] = Field(
-        default=10,
-        description="Percent of the interval by which checks are shifted at random, so that they "
-        "do not all come at once.",
-    )
-    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
-        default=None, description="Check this port instead of the endpoint's own."
-    )
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Self:
-        kinds = [kind for kind in ("path", "grpc") if getattr(self, kind) is not None]
-        kinds += ["tcp"] * self.tcp
-        if len(kinds) != 1:
-            raise refusal(codes.HEALTH, 'exactly one of path: "/…", grpc: SERVICE and tcp: true')
-        foreign = {"path": frozenset[str](), "grpc": _HTTP_ONLY, "tcp": _REQUEST_ONLY}[kinds[0]]
-        if extra := self.model_fields_set & foreign:
-            beside = "path" if min(extra) in _HTTP_ONLY else "path or grpc"
-            raise refusal(codes.HEALTH, f"{min(extra)} only together with {beside}")
-        return self
 
 
 def _off(value: Any) -> Any:
