@@ -27,6 +27,9 @@ use crate::websocket;
 /// How long a client may take to be told how its call ended.
 const LAST_WORDS_MS: u64 = 2_000;
 
+/// How often others may take the room that a request has waited for.
+const OVERTAKEN: u32 = 16;
+
 /// Why an exchange did not end well.
 pub(crate) struct Failure {
     pub(crate) reason: Reason,
@@ -198,6 +201,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
         let mut tried: SmallVec<[usize; 4]> = SmallVec::new();
         let mut stale_retry = None;
         let mut stale_retried = false;
+        let mut overtaken = 0;
         let mut left = self.pool.pool.settings.retries;
         let mut last = None;
         let facts = &self.down.client().facts;
@@ -223,8 +227,9 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             record.queue_us = clock::process_us() - self.start_us - record.head_us;
             let upgrade = scratch.head.upgrade.is_some();
             let obtained = self.pool.obtain(index, fresh, upgrade, gateway).await;
-            if matches!(obtained, Ok(Obtained::Full)) {
+            if matches!(obtained, Ok(Obtained::Full)) && overtaken < OVERTAKEN {
                 // Others were quicker: wait for room again.
+                overtaken += 1;
                 continue;
             }
             record.endpoint = Some(Rc::clone(endpoint));
@@ -398,6 +403,10 @@ impl<'a, D: Downstream> Carrier<'a, D> {
 fn is_connect_failure(reason: Reason) -> bool {
     matches!(
         reason,
-        Reason::ConnectFailed | Reason::ConnectRefused | Reason::ConnectTimeout | Reason::UpstreamTlsFailed
+        Reason::ConnectFailed
+            | Reason::ConnectRefused
+            | Reason::ConnectTimeout
+            | Reason::UpstreamNoHttp2
+            | Reason::UpstreamTlsFailed
     )
 }

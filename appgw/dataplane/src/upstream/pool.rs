@@ -174,20 +174,27 @@ impl UpstreamPool {
         upgrade: bool,
         gateway: &Rc<Gateway>,
     ) -> Result<Obtained, Reason> {
-        let connections = &self.connections[index];
-        let speaks_http1 = || connections.shares.endpoint_speaks_http1();
-        match self.pool.settings.protocol {
-            PoolProtocol::H2 | PoolProtocol::H2c => {}
-            PoolProtocol::Auto if !upgrade && !speaks_http1() => {}
-            PoolProtocol::Http1 | PoolProtocol::Auto => {
-                return self.obtain_http1(index, fresh, upgrade, gateway).await;
-            }
+        let http1 = match self.pool.settings.protocol {
+            PoolProtocol::H2 | PoolProtocol::H2c => false,
+            PoolProtocol::Http1 => true,
+            PoolProtocol::Auto => upgrade || self.falls_to_http1(index),
+        };
+        if http1 {
+            return self.obtain_http1(index, fresh, upgrade, gateway).await;
         }
         match Box::pin(http2::obtain(self, index, fresh, gateway)).await? {
             Verdict::Stream(exchange) => Ok(Obtained::Http2(exchange)),
             Verdict::Full => Ok(Obtained::Full),
             Verdict::SpeaksHttp1 => self.obtain_http1(index, fresh, upgrade, gateway).await,
         }
+    }
+
+    /// Whether an endpoint that may choose is asked in HTTP/1.1: it has last chosen that, or nothing else is left,
+    /// and no connection in HTTP/2 has room.
+    fn falls_to_http1(&self, index: usize) -> bool {
+        let Connections { idle, shares } = &*self.connections[index];
+        let only_idle = !self.pool.has_room(index) && !idle.is_empty();
+        (shares.endpoint_speaks_http1() || only_idle) && !shares.has_room(self)
     }
 
     async fn obtain_http1(
