@@ -48,9 +48,10 @@ class WatchedFiles:
             OSError: It cannot be read.
             ValueError: Its name has a NUL character.
         """
-        self._expect(file)
+        first = self._expect(file)
         with file.open("rb") as handle:
-            self.seen[file] = Signature.of(os.fstat(handle.fileno()))
+            if first:
+                self.seen[file] = Signature.of(os.fstat(handle.fileno()))
             return handle.read(limit + 1)
 
     def names(self, directory: Path) -> list[str]:
@@ -60,11 +61,17 @@ class WatchedFiles:
             OSError: It cannot be read.
             ValueError: Its name has a NUL character.
         """
-        self._expect(directory)
-        self.seen[directory] = signature(directory)
+        if self._expect(directory):
+            self.seen[directory] = signature(directory)
         with os.scandir(directory) as entries:
             return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_file())
 
-    def _expect(self, path: Path) -> None:
-        if "\0" not in str(path):
-            self.seen[path] = ABSENT
+    def _expect(self, path: Path) -> bool:
+        """Say whether it is looked at for the first time: that look is the one that counts.
+
+        If it changes between two of them, the later one alone would hide that.
+        """
+        if "\0" in str(path) or path in self.seen:
+            return False
+        self.seen[path] = ABSENT
+        return True

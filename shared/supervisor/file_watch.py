@@ -60,7 +60,9 @@ class FileWatch:
         if not known:
             return
         now, self._look_seconds = await asyncio.to_thread(_signatures, known)
-        self._tried = {path: seen for path, seen in self._tried.items() if path in known}
+        # What is in force now may be what was tried before: then it can be tried again.
+        tried = self._tried.items()
+        self._tried = {path: seen for path, seen in tried if known.get(path, seen) != seen}
         changed = {
             path: seen
             for path, seen in now.items()

@@ -207,21 +207,18 @@ impl<'a, D: Downstream> Carrier<'a, D> {
         let facts = &self.down.client().facts;
         let client = SocketAddr::new(record.client.unwrap_or(facts.client.ip()), facts.client.port());
         let choice = Choice { random: &gateway.random, client };
+        let until_ms = self.queue_until_ms();
         loop {
             let stats = &gateway.totals.upstream;
             let (index, fresh) = if let Some(index) = stale_retry.take() {
                 (index, true)
             } else {
                 let upgrade = scratch.head.upgrade.is_some();
-                let wish = Wish { preferred: self.preferred, tried: &tried, upgrade };
+                let wish = Wish { preferred: self.preferred, tried: &tried, upgrade, until_ms };
                 let chosen = self.pool.choose(&wish, &choice, stats, self.down.deadline()).await;
                 // When nobody is left, what went wrong with the last one tells more.
-                (chosen.map_err(|reason| last.unwrap_or(reason))?, false)
+                (chosen.map_err(|reason| last.unwrap_or_else(|| self.timeout(reason)))?, false)
             };
-            if last.is_some() {
-                record.retries += 1;
-                stats.retries.add_one();
-            }
             let endpoint = &self.pool.pool.members[index].endpoint;
             let in_flight = endpoint.enter();
             record.queue_us = clock::process_us() - self.start_us - record.head_us;
@@ -230,7 +227,12 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             if matches!(obtained, Ok(Obtained::Full)) && overtaken < OVERTAKEN {
                 // Others were quicker: wait for room again.
                 overtaken += 1;
+                tokio::task::yield_now().await;
                 continue;
+            }
+            if last.is_some() {
+                record.retries += 1;
+                stats.retries.add_one();
             }
             record.endpoint = Some(Rc::clone(endpoint));
             let carried = match obtained {
@@ -268,6 +270,19 @@ impl<'a, D: Downstream> Carrier<'a, D> {
                 tried.push(index);
             }
             last = Some(failure.reason);
+        }
+    }
+
+    /// How long it may wait for a place at an endpoint, all waits together (coarse clock; 0 = without end).
+    fn queue_until_ms(&self) -> u64 {
+        let queue_ms = match self.pool.pool.settings.queue_timeout_ms {
+            0 => 0,
+            // Never early: the coarse clock may be one tick behind.
+            timeout_ms => clock::coarse_ms() + TICK_MS + timeout_ms,
+        };
+        match (queue_ms, self.limit_ms) {
+            (0, limit_ms) | (limit_ms, 0) => limit_ms,
+            (queue_ms, limit_ms) => queue_ms.min(limit_ms),
         }
     }
 

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use rustc_hash::{FxHashMap, FxHasher};
-use tokio::sync::Notify;
 use weirgate_shared::cidr::CidrSet;
 use weirgate_shared::endpoint::EndpointRegistry;
 use weirgate_shared::handoff::listener_key;
@@ -18,7 +17,7 @@ use crate::http1::{EncodedSlashes, Limits, PathPolicy};
 use crate::insight::RouteStats;
 use crate::routing::Router;
 use crate::tls;
-use crate::upstream::{Connections, PoolTls, UpstreamPool};
+use crate::upstream::{Connections, PoolTls, UpstreamPool, Waiting};
 
 /// A listener as the gateway sees it: an `http` one, or a `tls` one of which some names end here.
 pub(crate) struct Listener {
@@ -50,6 +49,7 @@ pub(crate) struct Route {
 pub(crate) struct Kept {
     pub(crate) registry: EndpointRegistry,
     connections: RefCell<FxHashMap<String, Rc<Connections>>>,
+    waiting: RefCell<FxHashMap<String, Rc<Waiting>>>,
     stats: RefCell<FxHashMap<String, Rc<RouteStats>>>,
     pub(crate) tls: RefCell<tls::Kept>,
 }
@@ -110,6 +110,8 @@ impl Runtime {
         let ids: Vec<&str> =
             self.pools.iter().flat_map(|pool| &pool.pool.members).map(|member| member.endpoint.id.as_str()).collect();
         kept.connections.borrow_mut().retain(|id, _| ids.contains(&id.as_str()));
+        let pools: Vec<&str> = self.pools.iter().map(|pool| pool.pool.settings.name.as_str()).collect();
+        kept.waiting.borrow_mut().retain(|name, _| pools.contains(&name.as_str()));
         let names: rustc_hash::FxHashSet<&str> = self.snapshot.routes.iter().map(|route| route.name.as_str()).collect();
         kept.stats.borrow_mut().retain(|name, _| names.contains(name.as_str()));
     }
@@ -156,8 +158,7 @@ fn build_pool(index: usize, settings: &snapshot::Pool, kept: &Kept) -> Result<Up
         connections,
         tls: tls.map_err(|error| below(&format!("pools.{index}.tls"), error))?,
         transport: BuildHasherDefault::<FxHasher>::default().hash_one((&settings.tls, settings.protocol)),
-        freed: Notify::new(),
-        waiting: std::cell::Cell::new(0),
+        waiting: Rc::clone(kept.waiting.borrow_mut().entry(settings.name.clone()).or_default()),
         pool,
     })
 }

@@ -161,7 +161,7 @@ fn own_answer(down: &impl Downstream, route: &Route, scratch: &mut Scratch, reco
 
 /// Whether the client would take the answer for an accepted upgrade.
 fn is_mistakable<D: Downstream>(_down: &D, scratch: &Scratch) -> bool {
-    scratch.head.upgrade.is_some() && scratch.response.status == D::UPGRADED
+    scratch.head.upgrade.is_some() && scratch.response.status / 100 == D::UPGRADED / 100
 }
 
 /// An error answer to a request whose head was good: the connection can stay open.

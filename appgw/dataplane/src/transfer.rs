@@ -213,7 +213,7 @@ impl<D: Downstream> Carrier<'_, D> {
             self.write_out(&mut scratch.out, self.between_bytes_ms.get()).await?;
             return Ok(Received::Upgraded);
         }
-        if scratch.head.upgrade.is_some() && D::UPGRADED == status {
+        if scratch.head.upgrade.is_some() && D::UPGRADED / 100 == status / 100 {
             // The client would take it for the upgrade, and the body for what comes over it.
             return Err(Reason::UpstreamNoUpgrade.into());
         }

@@ -52,6 +52,10 @@ impl KeepAlive {
                 // Whatever came shows that it is there.
                 self.received = received;
                 self.deadline.set(if self.waiting { self.timeout_ms } else { self.interval_ms });
+            } else if self.waiting && self.interval_ms == 0 {
+                // Nobody asked for more than the first one.
+                self.waiting = false;
+                self.deadline.clear();
             } else if self.waiting {
                 return Poll::Ready(());
             } else {

@@ -17,8 +17,11 @@ pub(crate) struct KeyLogWriter {
 impl KeyLogWriter {
     pub(crate) fn open(path: &str) -> io::Result<Self> {
         let mut options = OpenOptions::new();
-        options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+        options.append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         let file = options.open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("not a regular file"));
+        }
         // One that was there already may be open to all.
         file.set_permissions(Permissions::from_mode(0o600))?;
         Ok(Self { path: path.to_owned(), file })

@@ -58,6 +58,11 @@ impl Idle {
         }
     }
 
+    /// Close one, so that another connection can have its place. False = there is none.
+    pub(super) fn give_up_one(&self) -> bool {
+        self.connections.borrow_mut().pop().is_some()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.connections.borrow().is_empty()
     }

@@ -37,6 +37,7 @@ impl Connections {
             // When there is one again, it may choose anew.
             self.shares.set_endpoint_speaks_http1(false);
         }
+        pool.tell_freed();
     }
 }
 
@@ -64,8 +65,24 @@ pub(crate) struct UpstreamPool {
     pub(crate) tls: Option<PoolTls>,
     /// Tells connections made with other TLS settings apart.
     pub(crate) transport: u64,
-    pub(crate) freed: Notify,
-    pub(crate) waiting: Cell<u32>,
+    /// Who waits for a place; it outlives the snapshot, as the connections do.
+    pub(crate) waiting: Rc<Waiting>,
+}
+
+/// The requests of a pool that wait for a place at one of its endpoints.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    freed: Notify,
+    count: Cell<u32>,
+}
+
+impl Waiting {
+    /// A place has come free, or may have: one of them looks.
+    pub(crate) fn tell_freed(&self) {
+        if self.count.get() > 0 {
+            self.freed.notify_one();
+        }
+    }
 }
 
 /// What a request wants of an endpoint.
@@ -76,6 +93,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) tried: &'a [usize],
     /// It wants to change the protocol.
     pub(crate) upgrade: bool,
+    /// How long it may wait for a place (coarse clock; 0 = without end).
+    pub(crate) until_ms: u64,
 }
 
 /// A way to an endpoint for one request.
@@ -102,7 +121,11 @@ impl UpstreamPool {
     /// Whether member `index` may carry one more request.
     fn has_room(&self, index: usize, upgrade: bool) -> bool {
         let connections = &self.connections[index];
-        let shared = !(upgrade && self.pool.settings.protocol == PoolProtocol::Auto);
+        let shared = match self.pool.settings.protocol {
+            PoolProtocol::Http1 => false,
+            PoolProtocol::Auto => !upgrade,
+            PoolProtocol::H2 | PoolProtocol::H2c => true,
+        };
         self.pool.has_room(index) || !connections.idle.is_empty() || (shared && connections.shares.has_room(self))
     }
 
@@ -114,7 +137,7 @@ impl UpstreamPool {
         stats: &UpstreamStats,
         deadline: &Deadline,
     ) -> Result<usize, Reason> {
-        let Wish { preferred, tried, upgrade } = *wish;
+        let Wish { preferred, tried, upgrade, .. } = *wish;
         if let Some(index) = preferred.filter(|index| !tried.contains(index) && self.has_room(*index, upgrade)) {
             return Ok(index);
         }
@@ -131,10 +154,10 @@ impl UpstreamPool {
         stats: &UpstreamStats,
         deadline: &Deadline,
     ) -> Result<usize, Reason> {
-        let Wish { tried, upgrade, .. } = *wish;
+        let Wish { tried, upgrade, until_ms, .. } = *wish;
         let untried = |index: usize| !tried.contains(&index);
         let mut waited = false;
-        deadline.set(self.pool.settings.queue_timeout_ms);
+        deadline.set_within(0, until_ms);
         loop {
             match self.pool.pick_with_room(&untried, &|index| self.has_room(index, upgrade), choice) {
                 Err(Reason::PoolOverloaded) => {}
@@ -147,18 +170,18 @@ impl UpstreamPool {
                 }
             }
             waited = true;
-            if self.waiting.get() >= self.pool.settings.queue_size {
+            if self.waiting.count.get() >= self.pool.settings.queue_size {
                 return Err(Reason::QueueFull);
             }
             stats.queued.add_one();
-            self.waiting.set(self.waiting.get() + 1);
-            let mut freed = std::pin::pin!(self.freed.notified());
+            self.waiting.count.set(self.waiting.count.get() + 1);
+            let mut freed = std::pin::pin!(self.waiting.freed.notified());
             let timed_out = poll_fn(|context| match freed.as_mut().poll(context) {
                 Poll::Ready(()) => Poll::Ready(false),
                 Poll::Pending => deadline.poll_expired(context).map(|()| true),
             })
             .await;
-            self.waiting.set(self.waiting.get() - 1);
+            self.waiting.count.set(self.waiting.count.get() - 1);
             if timed_out {
                 return Err(Reason::PoolOverloaded);
             }
@@ -224,8 +247,6 @@ impl UpstreamPool {
 
     /// A connection is idle or closed: somebody may be waiting for it.
     pub(crate) fn tell_freed(&self) {
-        if self.waiting.get() > 0 {
-            self.freed.notify_one();
-        }
+        self.waiting.tell_freed();
     }
 }

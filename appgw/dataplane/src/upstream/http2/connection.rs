@@ -97,12 +97,13 @@ pub(super) async fn open(
     deadline.set(pool.pool.settings.connect_timeout_ms.max(1));
     // From here on those who use it keep it: an endpoint that is no longer configured has nobody who does.
     let (weak_pool, weak_share) = (Rc::downgrade(&pool), Rc::downgrade(&share));
+    let waiting = Rc::clone(&pool.waiting);
     drop((pool, share));
     let settle = || {
         if let (Some(pool), Some(share)) = (weak_pool.upgrade(), weak_share.upgrade()) {
             share.set_settled(&pool);
-            pool.tell_freed();
         }
+        waiting.tell_freed();
     };
     let mut settled = false;
     poll_fn(|context| {
@@ -134,9 +135,7 @@ pub(super) async fn open(
         share.retire();
     }
     drop((connection, open));
-    if let Some(pool) = weak_pool.upgrade() {
-        pool.tell_freed();
-    }
+    waiting.tell_freed();
     deadline.set(CLOSING_MS);
     poll_fn(|context| match wire.poll_push(context) {
         Poll::Ready(_) => Poll::Ready(()),

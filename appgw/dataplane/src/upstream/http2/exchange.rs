@@ -94,8 +94,6 @@ impl Exchange {
         if self.failed.get() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        // An endpoint that takes no more may have answered all the same.
-        let _ = self.upload.poll_give(context);
         let mut answer = self.answer.borrow_mut();
         match &mut *answer {
             Answer::Unasked => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
@@ -235,6 +233,8 @@ impl Upstream for Exchange {
 
     async fn more(&self, gone: impl Fn(&mut Context<'_>) -> Poll<()>) -> io::Result<usize> {
         poll_fn(|context| {
+            // An endpoint that takes no more may have answered all the same.
+            let _ = self.upload.poll_give(context);
             if let Poll::Ready(result) = self.poll_more(context) {
                 return Poll::Ready(result);
             }

@@ -37,7 +37,10 @@ pub(super) async fn obtain(
         let reused = known.is_some();
         let claim = match known {
             Some(claim) => claim,
-            None if !pool.pool.has_room(index) => return Ok(Verdict::Full),
+            // A kept connection in HTTP/1.1 is a place, too.
+            None if !pool.pool.has_room(index) && !pool.connections[index].idle.give_up_one() => {
+                return Ok(Verdict::Full);
+            }
             None => {
                 let claim = shares.add(pool);
                 let open = pool.pool.members[index].endpoint.open();

@@ -115,7 +115,6 @@ impl Share {
 
     /// What opens a stream; `None` = the connection is no longer good for one.
     pub(super) fn sender(&self) -> Option<SendRequest<Bytes>> {
-        self.carried.set(self.carried.get() + 1);
         self.sender.borrow().clone()
     }
 
@@ -236,5 +235,6 @@ impl Shares {
 
 fn claim(share: &Rc<Share>) -> Claim {
     share.streams.set(share.streams.get() + 1);
+    share.carried.set(share.carried.get() + 1);
     Claim(Rc::clone(share))
 }
