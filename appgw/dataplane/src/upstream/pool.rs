@@ -169,6 +169,10 @@ impl UpstreamPool {
                     return chosen;
                 }
             }
+            if upgrade {
+                // It may be waiting for the places of shared connections that nobody uses.
+                self.connections.iter().for_each(|connections| connections.shares.retire_unused());
+            }
             waited = true;
             if self.waiting.count.get() >= self.pool.settings.queue_size {
                 return Err(Reason::QueueFull);

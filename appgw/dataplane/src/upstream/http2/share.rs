@@ -206,6 +206,15 @@ impl Shares {
         self.speaks_http1.set(speaks);
     }
 
+    /// Give up those that carry nothing now.
+    pub(crate) fn retire_unused(&self) {
+        for share in self.known.borrow().iter() {
+            if share.state.get() == State::Ready && share.streams.get() == 0 {
+                share.retire();
+            }
+        }
+    }
+
     /// Give up those that are worn, idle for too long, or made under other settings.
     pub(crate) fn expire(&self, pool: &UpstreamPool) {
         let idle_timeout_ms = pool.pool.settings.idle_timeout_ms;
