@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import struct
 import termios
 from collections.abc import AsyncIterator
@@ -75,7 +76,7 @@ async def terminal(weirgate: Running, *arguments: str) -> AsyncIterator[Terminal
         *COMMAND, "top", "--admin", f"http://127.0.0.1:{weirgate.config.admin_port}", *arguments,
         stdin=theirs, stdout=theirs, stderr=theirs,
         env={**os.environ, "TERM": "xterm"}, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=_at_a_terminal,
     )  # fmt: skip
     try:
         yield Terminal(ours, process)
@@ -86,6 +87,12 @@ async def terminal(weirgate: Running, *arguments: str) -> AsyncIterator[Terminal
             await process.wait()
         os.close(ours)
         os.close(theirs)
+
+
+def _at_a_terminal() -> None:
+    """Begin as a shell at a terminal begins its programs; ours may ignore ctrl-c (nohup)."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 async def test_once_as_json_says_what_happens(weirgate: Running) -> None:
