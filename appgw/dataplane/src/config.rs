@@ -169,7 +169,9 @@ fn pool_tls(settings: &snapshot::PoolTls, protocol: PoolProtocol) -> Result<Pool
         PoolProtocol::H2 => &[b"h2"],
         PoolProtocol::Auto => &[b"h2", b"http/1.1"],
     };
-    Ok(PoolTls { http1: tls::client(settings, &[b"http/1.1"])?, chosen: tls::client(settings, offered)? })
+    let http1 = tls::client(settings, &[b"http/1.1"])?;
+    let chosen = if protocol == PoolProtocol::Http1 { Arc::clone(&http1) } else { tls::client(settings, offered)? };
+    Ok(PoolTls { http1, chosen })
 }
 
 fn build_route(

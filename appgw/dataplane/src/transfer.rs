@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use weirgate_shared::clock;
 use weirgate_shared::deadline::{Deadline, TICK_MS};
 use weirgate_shared::reason::Reason;
-use weirgate_shared::relay::{Bounds, End, Exact, Stream as _, relay_until, splice_exact};
+use weirgate_shared::relay::{Bounds, End, Exact, Stream as _, relay, splice_exact};
 
 use crate::carrier::{Carrier, Failure};
 use crate::downstream::{Downstream, Piece};
@@ -415,7 +415,7 @@ impl<D: Downstream> Carrier<'_, D> {
         };
         let deadline: &Deadline = self.down.deadline();
         let bounds = Bounds { idle_ms: settings.upgrade_idle_ms, half_closed_ms: HALF_CLOSED_MS, limit_ms };
-        let outcome = relay_until(&mut downstream, &mut endpoint, (forth, back), deadline, bounds).await;
+        let outcome = relay(&mut downstream, &mut endpoint, (forth, back), deadline, bounds).await;
         self.bytes_in.set(outcome.forth);
         record.bytes_out += outcome.back;
         if matches!(outcome.end, End::FirstReset | End::SecondReset) {

@@ -15,7 +15,7 @@ use weirgate_shared::net::{
 use weirgate_shared::place::Place;
 use weirgate_shared::pool::Pool;
 use weirgate_shared::reason::Reason;
-use weirgate_shared::relay::{End, Side, relay_throttled};
+use weirgate_shared::relay::{Bounds, End, Side, relay_throttled};
 
 use crate::insight::{ClosedBy, StreamRecord};
 use crate::introduction::{FIRST_BYTES, Introduction};
@@ -107,6 +107,7 @@ pub(crate) async fn relay_stream(edge: Rc<Edge>, slot: Rc<Slot>, visit: Visit, h
     let gateways = pool.settings.gateways;
     let connect_timeout_ms = if gateways { pool.settings.connect_timeout_ms } else { settings.connect_timeout_ms };
     let idle_ms = if gateways { 0 } else { settings.idle_timeout_ms };
+    let bounds = Bounds { idle_ms, ..Bounds::default() };
     let connected = match seat.found {
         Ok(first) => connect(&pool, first, &choice, connect_timeout_ms, &deadline).await,
         Err(reason) => Err(reason),
@@ -127,8 +128,7 @@ pub(crate) async fn relay_stream(edge: Rc<Edge>, slot: Rc<Slot>, visit: Visit, h
                     let own = if throttles.forth.is_some() { 0 } else { FIRST_BYTES };
                     let first = Introduction::of(&pool.settings, &visit, &client, own);
                     let read = (first.bytes, Vec::new());
-                    let outcome =
-                        relay_throttled(&mut client, &mut upstream, read, &deadline, idle_ms, throttles).await;
+                    let outcome = relay_throttled(&mut client, &mut upstream, read, &deadline, bounds, throttles).await;
                     record.held_us = outcome.held_us;
                     record.bytes_in = outcome.forth.saturating_sub(first.header_bytes);
                     record.bytes_out = outcome.back;

@@ -90,12 +90,6 @@ pub struct Bounds {
     pub limit_ms: u64,
 }
 
-impl Bounds {
-    fn idle(idle_ms: u64) -> Self {
-        Self { idle_ms, ..Self::default() }
-    }
-}
-
 /// A stream that can be relayed.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin {
     /// The TCP socket, when bytes on it are bytes of the stream (so not under TLS).
@@ -139,42 +133,19 @@ enum Failure {
     Sink,
 }
 
-/// Join `first` and `second` until both have finished. `forth` and `back` are bytes already read.
+/// Join `first` and `second` until both have finished; `read` are the bytes already read, forth and back.
 pub async fn relay<A: Stream, B: Stream>(
-    first: &mut A,
-    second: &mut B,
-    forth: Vec<u8>,
-    back: Vec<u8>,
-    idle: &Deadline,
-    idle_ms: u64,
-) -> Outcome {
-    relay_within(first, second, (forth, back), idle, Bounds::idle(idle_ms), Throttles::default()).await
-}
-
-/// The same, within further bounds; `read` are the bytes already read.
-pub async fn relay_until<A: Stream, B: Stream>(
     first: &mut A,
     second: &mut B,
     read: (Vec<u8>, Vec<u8>),
     idle: &Deadline,
     bounds: Bounds,
 ) -> Outcome {
-    relay_within(first, second, read, idle, bounds, Throttles::default()).await
+    relay_throttled(first, second, read, idle, bounds, Throttles::default()).await
 }
 
-/// The same, each direction held back by its throttle. `read` are the bytes already read, forth and back.
+/// The same, each direction held back by its throttle.
 pub async fn relay_throttled<A: Stream, B: Stream>(
-    first: &mut A,
-    second: &mut B,
-    read: (Vec<u8>, Vec<u8>),
-    idle: &Deadline,
-    idle_ms: u64,
-    throttles: Throttles,
-) -> Outcome {
-    relay_within(first, second, read, idle, Bounds::idle(idle_ms), throttles).await
-}
-
-async fn relay_within<A: Stream, B: Stream>(
     first: &mut A,
     second: &mut B,
     read: (Vec<u8>, Vec<u8>),

@@ -129,6 +129,22 @@ pub fn last_chunk(out: &mut Vec<u8>, trailers: &Headers) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Write bytes of a body.
+pub fn body_data(out: &mut Vec<u8>, data: &[u8], framing: Framing) {
+    if framing == Framing::Chunked {
+        chunk(out, data);
+    } else {
+        out.extend_from_slice(data);
+    }
+}
+
+/// End a body.
+pub fn body_end(out: &mut Vec<u8>, trailers: Option<&Headers>, framing: Framing) {
+    if framing == Framing::Chunked {
+        last_chunk(out, trailers.unwrap_or(&Headers::default()));
+    }
+}
+
 fn status_line(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(b"HTTP/1.1 ");
     push_u64(out, u64::from(status));

@@ -12,7 +12,7 @@ mod scan;
 
 pub use body::{Decoded, Decoder};
 pub use chunked::{Chunked, Event, Malformed, may_trail};
-pub use encode::{Departure, chunk, interim, last_chunk, phrase, request_head, response_head};
+pub use encode::{Departure, body_data, body_end, chunk, interim, last_chunk, phrase, request_head, response_head};
 pub use request::parse_request;
 pub use response::{HEADER_BYTES as RESPONSE_HEADER_BYTES, has_body, parse_response};
 pub use scan::HeadScan;

@@ -111,17 +111,11 @@ impl Upstream for Connection {
     }
 
     fn data(&self, out: &mut Vec<u8>, data: &[u8], framing: Framing) {
-        if framing == Framing::Chunked {
-            http1::chunk(out, data);
-        } else {
-            out.extend_from_slice(data);
-        }
+        http1::body_data(out, data, framing);
     }
 
     fn end(&self, out: &mut Vec<u8>, trailers: Option<&Headers>, framing: Framing) {
-        if framing == Framing::Chunked {
-            http1::last_chunk(out, trailers.unwrap_or(&Headers::default()));
-        }
+        http1::body_end(out, trailers, framing);
     }
 
     async fn send(&self, out: &mut Vec<u8>, stall_ms: u64, limit_ms: u64) -> io::Result<()> {

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell, RefMut};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -11,6 +12,7 @@ use h2::RecvStream;
 use h2::client::ResponseFuture;
 use http::response::Parts;
 use weirgate_shared::deadline::Deadline;
+use weirgate_shared::endpoint::Endpoint;
 use weirgate_shared::reason::Reason;
 
 use super::super::{Asked, Upstream, UpstreamPool};
@@ -36,8 +38,8 @@ pub(crate) struct Exchange {
     reused: bool,
     deadline: Deadline,
     scheme: &'static str,
-    /// The authority of requests that name none.
-    host: Vec<u8>,
+    /// Its address is the authority of requests that name none.
+    endpoint: Rc<Endpoint>,
     upload: Outflow,
     answer: RefCell<Answer>,
     head: RefCell<Option<Parts>>,
@@ -53,13 +55,19 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    pub(super) fn new(claim: Claim, reused: bool, deadline: Deadline, scheme: &'static str, host: Vec<u8>) -> Self {
+    pub(super) fn new(
+        claim: Claim,
+        reused: bool,
+        deadline: Deadline,
+        scheme: &'static str,
+        endpoint: Rc<Endpoint>,
+    ) -> Self {
         Self {
             claim,
             reused,
             deadline,
             scheme,
-            host,
+            endpoint,
             upload: Outflow::default(),
             answer: RefCell::new(Answer::Unasked),
             head: RefCell::default(),
@@ -168,7 +176,7 @@ impl Upstream for Exchange {
             })
             .await?;
         }
-        let request = http2::request(asked.head, asked.extra, self.scheme, &self.host);
+        let request = http2::request(asked.head, asked.extra, self.scheme, self.endpoint.address.as_bytes());
         let request = request.ok_or(io::ErrorKind::InvalidInput)?;
         let body = &asked.wire[asked.head_length..];
         let unprocessed = || {

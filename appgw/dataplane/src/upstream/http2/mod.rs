@@ -63,6 +63,6 @@ pub(super) async fn obtain(
     };
     if reused { &stats.reused } else { &stats.opened }.add_one();
     let scheme = if pool.tls.is_some() { "https" } else { "http" };
-    let host = pool.pool.members[index].endpoint.address.as_bytes().to_vec();
-    Ok(Verdict::Stream(Box::new(Exchange::new(claim, reused, gateway.deadlines.register(), scheme, host))))
+    let endpoint = Rc::clone(&pool.pool.members[index].endpoint);
+    Ok(Verdict::Stream(Box::new(Exchange::new(claim, reused, gateway.deadlines.register(), scheme, endpoint))))
 }
