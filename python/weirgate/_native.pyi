@@ -129,6 +129,9 @@ class LoadPage:
     def set_state(self, index: int, state: str) -> None:
         """Set a slot to ``starting``, ``ready``, ``draining`` or ``down``."""
 
+    def count_taken(self, index: int) -> None:
+        """Count a connection that was taken from a gateway's queue in its place."""
+
     def read(self) -> list[dict[str, object]]:
         """Return each slot: index, state, heartbeat_ms, connections, and so on."""
 

@@ -67,8 +67,9 @@ async def test_connections_to_endpoints_are_replaced(bound: str) -> None:
             if bound == "requests":
                 counts = [len(connection.requests) for connection in old.connections[:-1]]
                 assert set(counts) == {10}
+            # the last one is too old soon, too
             await eventually(
-                lambda: sum(not c.lost.is_set() for c in new.connections) == 1,
+                lambda: sum(not c.lost.is_set() for c in new.connections) <= 1,
                 what="old connections that are closed",
             )
         assert not new.malformed

@@ -350,11 +350,23 @@ async def test_a_drain_lets_open_requests_end(site: Site) -> None:
         await eventually(lambda: any(h.target == "/held" for h in site.origin.heads))
         stopping = asyncio.create_task(weirgate.stop())
         await eventually(lambda: "drain" in weirgate.log())
-        # a request that the drain crosses is served still, and then no more
-        await client.send(get(3, "/up"))
+        # told while a request is open, and without another one; one that crosses it is served still
         await client.until(lambda f: f.kind == GOAWAY)
+        await client.send(get(3, "/up"))
+        assert (await client.answer(3)).status == 200
         release.set()
         assert (await client.answer(1)).body == b"held"
+        assert await client.goaway() == "NO_ERROR"
+        await stopping
+
+
+async def test_an_idle_connection_hears_of_a_drain_at_once() -> None:
+    config = Configuration().listen("web").route("all", respond={"body": "own"})
+    config.data["drain"] = {"idle": "1m", "timeout": "1m"}
+    async with running(config) as weirgate, http2(weirgate.port()) as client:
+        await client.send(get(1))
+        assert (await client.answer(1)).body == b"own"
+        stopping = asyncio.create_task(weirgate.stop())
         assert await client.goaway() == "NO_ERROR"
         await stopping
 

@@ -41,6 +41,7 @@ ROUTES: list[dict[str, Any]] = [
     {"name": "cookie", "match": {"path": "/c/*", "cookie": {"canary": True}}, "pool": "b"},
     {"name": "grpc", "match": {"grpc": ["shop.Cart", "shop.Order/Pay"]}, "pool": "b"},
     {"name": "source", "match": {"path": "/s/*", "source": "127.0.0.2"}, "pool": "b"},
+    {"name": "listener", "match": {"path": "/l/*", "listener": "side"}, "pool": "b"},
     {
         "name": "strip",
         "match": {"path": "/strip/*"},
@@ -82,7 +83,7 @@ ROUTES: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 async def weirgate() -> AsyncIterator[Running]:
-    config = Configuration().listen("web")
+    config = Configuration().listen("web").listen("side")
     async with origins("a", "b") as (a, b):
         config.pool("a", a.port).pool("b", b.port)
         config.data["routes"] = ROUTES
@@ -143,6 +144,7 @@ async def weirgate() -> AsyncIterator[Running]:
         (request("/shop.Order/Pay", GRPC, method="POST"), "b"),
         (request("/shop.Order/PayAll", GRPC, method="POST"), "a"),
         (request("/s/"), "a"),
+        (request("/l/"), "a"),
         (request("/prefix/../plain"), "a"),
         (request("/prefix/%2e%2e/plain"), "a"),
         (request("/plain/../prefix/x"), "b"),
@@ -159,6 +161,12 @@ async def test_request_takes_the_first_route_that_matches(
 async def test_source_matches_the_client_address(weirgate: Running) -> None:
     async with connect(weirgate.port(), local="127.0.0.2") as wire:
         assert echoed(await wire.exchange(request("/s/"))).origin == "b"
+
+
+async def test_listener_matches_the_one_that_the_client_came_by(weirgate: Running) -> None:
+    async with connect(weirgate.port("side")) as wire:
+        assert echoed(await wire.exchange(request("/l/x"))).origin == "b"
+        assert echoed(await wire.exchange(request("/x"))).origin == "a"
 
 
 @pytest.mark.parametrize("host", ["wild.test", "notwild.test", "other.test"])

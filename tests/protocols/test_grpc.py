@@ -140,7 +140,7 @@ async def test_a_deadline_arrives_and_is_less_than_it_was(site: Site) -> None:
         failed = await failure(to, "Hang", b"", metadata=(("x-key", "deadline"),), timeout=2.0)
     assert failed.code is grpc.StatusCode.DEADLINE_EXCEEDED
     begun, *_ = await recorded(site.app, "deadline")
-    assert 0 < begun["time_left"] <= 2.0
+    assert 0 < begun["time_left"] < 2.02  # grpcio rounds what it sends up, to three digits
     await eventually(lambda: _cancelled(site, "deadline"), what="a cancelled call")
 
 

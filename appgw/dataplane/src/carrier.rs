@@ -21,7 +21,7 @@ use crate::http1;
 use crate::insight::Record;
 use crate::message::{Framing, Headers, RequestHead};
 use crate::transfer::{Received, both};
-use crate::upstream::{Asked, Obtained, Upstream, UpstreamPool, Wish};
+use crate::upstream::{Asked, Obtained, Reuse, Upstream, UpstreamPool, Wish};
 use crate::websocket;
 
 /// How long a client may take to be told how its call ended.
@@ -176,8 +176,7 @@ impl<'a, D: Downstream> Carrier<'a, D> {
                 if !self.upload_done.get() {
                     self.down.leave_body();
                 }
-                own_error(self.down, scratch, record, failure.reason, None, keep);
-                keep
+                own_error(self.down, scratch, record, failure.reason, None, keep)
             }
         }
     }
@@ -223,7 +222,15 @@ impl<'a, D: Downstream> Carrier<'a, D> {
             let in_flight = endpoint.enter();
             record.queue_us = clock::process_us() - self.start_us - record.head_us;
             let upgrade = scratch.head.upgrade.is_some();
-            let obtained = self.pool.obtain(index, fresh, upgrade, gateway).await;
+            let may_repeat = scratch.head.repeatable();
+            let reuse = if fresh {
+                Reuse::Never
+            } else if may_repeat {
+                Reuse::Any
+            } else {
+                Reuse::Sure
+            };
+            let obtained = self.pool.obtain(index, reuse, upgrade, gateway).await;
             if matches!(obtained, Ok(Obtained::Full)) && overtaken < OVERTAKEN {
                 // Others were quicker: wait for room again.
                 overtaken += 1;
@@ -421,6 +428,7 @@ fn is_connect_failure(reason: Reason) -> bool {
         Reason::ConnectFailed
             | Reason::ConnectRefused
             | Reason::ConnectTimeout
+            | Reason::Exhausted
             | Reason::UpstreamNoHttp2
             | Reason::UpstreamTlsFailed
     )

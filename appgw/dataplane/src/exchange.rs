@@ -47,7 +47,8 @@ pub(crate) async fn handle(down: &impl Downstream, scratch: &mut Scratch, number
     let _in_flight = client.gateway.begin_request();
     let keep = dispatch(down, &runtime, scratch, &mut record, start_us).await;
     finish(client, &runtime, scratch, &mut record, start_us);
-    keep && client.goes_on()
+    // What the answer's head has said: a drain that began since is told with the next one.
+    keep
 }
 
 /// Answer a request whose head could not be read.
@@ -94,7 +95,9 @@ async fn dispatch(
         scratch.head.keep_alive = false;
         return answer_error(down, scratch, record, Reason::ExpectationFailed, None);
     }
-    let Some(matched) = runtime.router.find(&scratch.head, &Caller { source, certificate }) else {
+    let known = !runtime.router.tells_listeners() || client.is_served();
+    let caller = Caller { source, listener: known.then_some(&client.facts.listener), certificate };
+    let Some(matched) = runtime.router.find(&scratch.head, &caller) else {
         return answer_error(down, scratch, record, Reason::NoRoute, None);
     };
     record.route = Some(matched.route);
@@ -155,8 +158,7 @@ fn own_answer(down: &impl Downstream, route: &Route, scratch: &mut Scratch, reco
         return answer_error(down, scratch, record, Reason::ProtocolNotSupported, None);
     }
     let keep = down.skip_body(&scratch.head);
-    write_own(down, scratch, record, body, keep);
-    keep
+    write_own(down, scratch, record, body, keep)
 }
 
 /// Whether the client would take the answer for an accepted upgrade.
@@ -173,10 +175,10 @@ fn answer_error(
     retry_after: Option<u64>,
 ) -> bool {
     let keep = down.skip_body(&scratch.head);
-    own_error(down, scratch, record, reason, retry_after, keep);
-    keep
+    own_error(down, scratch, record, reason, retry_after, keep)
 }
 
+/// Write an error of the gateway's own; says whether the connection stays open, as the head has it.
 pub(crate) fn own_error(
     down: &impl Downstream,
     scratch: &mut Scratch,
@@ -184,7 +186,7 @@ pub(crate) fn own_error(
     reason: Reason,
     retry_after: Option<u64>,
     keep: bool,
-) {
+) -> bool {
     record.reason = Some(reason);
     let body = if let Some(content_type) = record.grpc {
         let content_type = scratch.head.bytes(content_type);
@@ -194,10 +196,10 @@ pub(crate) fn own_error(
     } else {
         answer::error(&mut scratch.response, &scratch.head, reason, &scratch.request_id, retry_after)
     };
-    write_own(down, scratch, record, &body, keep);
+    write_own(down, scratch, record, &body, keep)
 }
 
-fn write_own(down: &impl Downstream, scratch: &mut Scratch, record: &mut Record, body: &[u8], keep: bool) {
+fn write_own(down: &impl Downstream, scratch: &mut Scratch, record: &mut Record, body: &[u8], keep: bool) -> bool {
     let keep = keep && down.client().goes_on();
     let to_head = !scratch.head.method.is_empty() && scratch.head.method() == b"HEAD";
     let before = scratch.out.len();
@@ -212,4 +214,5 @@ fn write_own(down: &impl Downstream, scratch: &mut Scratch, record: &mut Record,
     }
     record.status = scratch.response.status;
     record.bytes_out = (scratch.out.len() - before) as u64;
+    keep
 }

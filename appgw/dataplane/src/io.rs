@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 use weirgate_shared::deadline::Deadline;
-use weirgate_shared::net::take_error;
+use weirgate_shared::net::{is_readable, take_error};
 use weirgate_shared::relay;
 
 use crate::buffer::Buffer;
@@ -292,5 +292,37 @@ impl Stream {
     pub(crate) fn is_quiet(&self) -> bool {
         let mut context = Context::from_waker(std::task::Waker::noop());
         self.input.borrow().is_empty() && self.poll_read(&mut context).is_pending()
+    }
+
+    /// The same, and the kernel is asked: what the other side has closed since the runtime's last look shows.
+    pub(crate) fn is_quiet_now(&self) -> bool {
+        self.is_quiet() && !is_readable(self.io.borrow().socket().as_fd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use weirgate_shared::deadline::Deadlines;
+
+    use super::*;
+
+    #[test]
+    fn a_close_that_the_runtime_has_not_seen_shows_when_the_kernel_is_asked() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().expect("a runtime");
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+            let client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("it listens");
+            let (server, _) = listener.accept().expect("connected");
+            let stream = Stream::new(Io::Plain(client), Deadlines::default().register());
+            assert!(stream.is_quiet() && stream.is_quiet_now());
+            drop(server);
+            while !is_readable(stream.io.borrow().socket().as_fd()) {
+                std::thread::yield_now();
+            }
+            assert!(stream.is_quiet(), "nobody has looked");
+            assert!(!stream.is_quiet_now());
+        });
     }
 }

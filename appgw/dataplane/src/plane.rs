@@ -26,9 +26,6 @@ use crate::intake;
 /// How long connections are taken that were accepted on a listener just removed.
 const RETIRED_MS: u64 = 5_000;
 const EXPIRE_TICKS: u64 = 10;
-/// A connection idle for so long may be closed at once when a drain begins; a busier one could be
-/// about to send.
-const DRAIN_IDLE_MS: u64 = 500;
 /// Spare buffers that are kept, and how large they may have grown.
 const SPARE_SCRATCH: usize = 64;
 const SPARE_BYTES: usize = 128 * 1024;
@@ -308,7 +305,7 @@ impl Worker for Gateway {
             }
         }
         if let Some(deadline) = self.draining_until_ms.get() {
-            self.deadlines.expire(Some(DRAIN_IDLE_MS));
+            self.deadlines.expire(Some(self.runtime.borrow().snapshot.gateway.drain_idle_ms));
             if clock::coarse_ms() >= deadline {
                 self.closing.set(true);
                 self.deadlines.expire(None);

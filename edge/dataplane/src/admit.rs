@@ -237,7 +237,7 @@ pub(crate) mod tests {
     fn listener(extra: &str) -> Rc<Listener> {
         let text = format!(
             r#"{{"format":1,"pools":[],"routes":[],"logs":{{"access_to":"off","access_format":"json","level":"info"}},
-            "gateway":{{"header_bytes":1,"header_count":1,"uri_bytes":1,"request_head_ms":0,"idle_ms":0,"tls_handshake_ms":0,"http2_cleartext":true,"http2_streams":1,"http2_stream_window_bytes":65535,"http2_connection_window_bytes":65535,"http2_control_frames":0,"cookie_secret":""}},
+            "gateway":{{"header_bytes":1,"header_count":1,"uri_bytes":1,"request_head_ms":0,"idle_ms":0,"drain_idle_ms":0,"tls_handshake_ms":0,"http2_cleartext":true,"http2_streams":1,"http2_stream_window_bytes":65535,"http2_connection_window_bytes":65535,"http2_control_frames":0,"cookie_secret":""}},
             "listeners":[{{"name":"web","bind":["127.0.0.1:1"],"protocol":"http","pool":null,"server_names":null,"tls":null,"accept_proxy_from":[],
             "trusted_proxies":[],"hello_timeout_ms":0,"idle_timeout_ms":0,"connect_timeout_ms":0,"max_sessions":0,"responses":0,{extra}}}]}}"#
         );

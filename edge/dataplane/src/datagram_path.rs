@@ -230,10 +230,10 @@ impl Datagrams {
                 Err(_) => return Err(failed),
             };
             let endpoint = &pool.members[index].endpoint;
-            let socket = match endpoint.next_address().map(|(address, _)| connect_datagram(address)) {
-                Some(Ok(socket)) => socket,
-                Some(Err(error)) => {
-                    failed = connect_reason(&error);
+            let socket = match endpoint.next_address().map(|(address, _)| (address, connect_datagram(address))) {
+                Some((_, Ok(socket))) => socket,
+                Some((address, Err(error))) => {
+                    failed = connect_reason(&error, address);
                     if failed == Reason::Exhausted {
                         door.slot.stats.exhausted.add_one();
                         if self.make_room(door) {

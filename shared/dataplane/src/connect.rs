@@ -33,14 +33,18 @@ pub async fn connect_to(address: SocketAddr, timeout_ms: u64, deadline: &Deadlin
 }
 
 /// A connection to `endpoint`: its address, or up to [`ADDRESSES`] of a name's, one after the other,
-/// each within `timeout_ms`. The error tells of the last one tried.
+/// each within `timeout_ms`. The error tells of the last one tried that says something of the endpoint.
 pub async fn connect_endpoint(endpoint: &Endpoint, timeout_ms: u64, deadline: &Deadline) -> Result<TcpStream, Reason> {
-    let mut failure = Reason::ConnectFailed;
-    let Some((mut address, count)) = endpoint.next_address() else { return Err(failure) };
+    let mut failure = None;
+    let Some((mut address, count)) = endpoint.next_address() else { return Err(Reason::ConnectFailed) };
     for left in (0..count.min(ADDRESSES)).rev() {
         match connect_to(address, timeout_ms, deadline).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => failure = connect_reason(&error),
+            // What the endpoint has done weighs more than what we lack for another of its addresses.
+            Err(error) => match connect_reason(&error, address) {
+                Reason::Exhausted if failure.is_some() => {}
+                reason => failure = Some(reason),
+            },
         }
         if left > 0
             && let Some((next, _)) = endpoint.next_address()
@@ -48,7 +52,7 @@ pub async fn connect_endpoint(endpoint: &Endpoint, timeout_ms: u64, deadline: &D
             address = next;
         }
     }
-    Err(failure)
+    Err(failure.unwrap_or(Reason::ConnectFailed))
 }
 
 #[cfg(test)]

@@ -13,6 +13,9 @@ use crate::clock;
 /// How often the data plane's ticker runs, in milliseconds.
 pub const TICK_MS: u64 = 100;
 
+/// As the time since when a task is idle: it is to hear of a drain whatever it does.
+const ANY_TIME: u64 = 1;
+
 #[derive(Default)]
 struct Slot {
     at_ms: Cell<u64>,
@@ -65,12 +68,14 @@ impl Deadlines {
         }
     }
 
-    /// Make every deadline pass now (a drain's end), or only those of tasks that have been idle for `idle_ms`.
+    /// Make every deadline pass now (a drain's end), or only those of tasks that have been idle for `idle_ms` or are to
+    /// hear of the drain.
     pub fn expire(&self, idle_ms: Option<u64>) {
         let now = clock::coarse_ms();
         for slot in self.slots.borrow().iter() {
             let since = slot.idle_since_ms.get();
-            if idle_ms.is_none_or(|idle_ms| since != 0 && since + idle_ms <= now) {
+            let idle_for = |wanted_ms: u64| since == ANY_TIME || since != 0 && since + wanted_ms <= now;
+            if idle_ms.is_none_or(idle_for) {
                 slot.at_ms.set(1);
                 slot.closed.set(idle_ms.is_none());
                 if let Some(waker) = slot.waker.borrow_mut().take() {
@@ -150,7 +155,12 @@ impl Deadline {
 
     /// The task has begun, or ceased, to wait for work that may never come.
     pub fn set_idle(&self, idle: bool) {
-        self.slot.idle_since_ms.set(if idle { clock::coarse_ms().max(1) } else { 0 });
+        self.slot.idle_since_ms.set(if idle { clock::coarse_ms().max(ANY_TIME + 1) } else { 0 });
+    }
+
+    /// The task has a way to tell its peer before it ends: a drain wakes it at once, idle or not.
+    pub fn hear_of_drain(&self, hears: bool) {
+        self.slot.idle_since_ms.set(if hears { ANY_TIME } else { 0 });
     }
 
     /// Whether the deadline has passed.
@@ -208,6 +218,14 @@ mod tests {
         deadline.set_idle(true);
         deadlines.expire(Some(60_000));
         assert!(!deadline.expired(), "not idle for long enough");
+        deadline.hear_of_drain(true);
+        deadlines.expire(Some(u64::MAX));
+        assert!(deadline.expired(), "it hears of it, however short it was idle");
+        deadline.set(60_000);
+        deadline.hear_of_drain(false);
+        deadlines.expire(Some(0));
+        assert!(!deadline.expired(), "neither that nor idle");
+        deadline.set_idle(true);
         deadlines.expire(Some(0));
         assert!(deadline.expired());
         deadline.set(60_000);

@@ -278,11 +278,16 @@ impl Drop for OpenConnection {
     }
 }
 
-/// The reason that a failed connect is reported with.
+/// The reason that a failed connect to `address` is reported with.
+///
+/// Without a descriptor or a local port (EAGAIN: of UDP) the fault is ours. EADDRNOTAVAIL says no more than that there
+/// is no local *address* where the host has no IPv6; without one of IPv4 it is ENETUNREACH.
 #[must_use]
-pub fn connect_reason(error: &std::io::Error) -> Reason {
-    if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) {
-        return Reason::Exhausted;
+pub fn connect_reason(error: &std::io::Error, address: SocketAddr) -> Reason {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::EAGAIN) => return Reason::Exhausted,
+        Some(libc::EADDRNOTAVAIL) if address.is_ipv4() => return Reason::Exhausted,
+        _ => {}
     }
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => Reason::ConnectRefused,

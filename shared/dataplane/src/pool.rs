@@ -157,7 +157,7 @@ impl Pool {
         last
     }
 
-    /// A connect to a member failed. Not its fault when it is we who lack descriptors.
+    /// A connect to a member failed. Not its fault when it is we who lack descriptors or local ports.
     pub fn connect_failed(&self, index: usize, reason: Reason) {
         if reason != Reason::Exhausted {
             self.members[index].endpoint.connect_failed(self.may_eject(index));

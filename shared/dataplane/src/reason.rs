@@ -97,7 +97,7 @@ reasons! {
     RateLimited = "rate_limited", Overload, 429, "The source is over the route's rate limit.";
     PoolOverloaded = "pool_overloaded", Overload, 503, "Every endpoint has its maximum of connections and none came free in time.";
     QueueFull = "queue_full", Overload, 503, "Every endpoint has its maximum of connections, and as many as may wait for a place do.";
-    Exhausted = "exhausted", Overload, 503, "The process has no file descriptor left for the connection.";
+    Exhausted = "exhausted", Overload, 503, "The process has no file descriptor, or the host no local port, left for the connection.";
     Denied = "denied", Downstream, 0, "The source is denied by the listener's lists.";
     SourceLimit = "source_limit", Overload, 0, "The source has its maximum of concurrent connections.";
     ListenerFull = "listener_full", Overload, 0, "The listener has its maximum of connections.";

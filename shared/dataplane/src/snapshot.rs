@@ -458,6 +458,8 @@ pub struct Match {
     pub queries: Vec<NamedMatch>,
     pub cookies: Vec<NamedMatch>,
     pub sources: Vec<String>,
+    /// Names of listeners.
+    pub listeners: Vec<String>,
     pub client_certificate: Option<CertificateMatch>,
 }
 
@@ -600,6 +602,8 @@ pub struct Gateway {
     pub uri_bytes: usize,
     pub request_head_ms: u64,
     pub idle_ms: u64,
+    /// For how long an HTTP/1 connection has no request before a drain closes it.
+    pub drain_idle_ms: u64,
     pub tls_handshake_ms: u64,
     pub http2_cleartext: bool,
     pub http2_streams: u32,
@@ -694,7 +698,7 @@ mod tests {
             "connect_timeout_ms":0,"retries":0,"max_connections":0,"max_idle_connections":0,"idle_timeout_ms":0,
             "tls":{pool_tls},"proxy_protocol":"off","health":null}}],
             "routes":[],
-            "gateway":{{"header_bytes":1,"header_count":1,"uri_bytes":1,"request_head_ms":0,"idle_ms":0,
+            "gateway":{{"header_bytes":1,"header_count":1,"uri_bytes":1,"request_head_ms":0,"idle_ms":0,"drain_idle_ms":0,
             "tls_handshake_ms":0,"http2_cleartext":true,"http2_streams":1,"http2_stream_window_bytes":65535,
             "http2_connection_window_bytes":65535,"http2_control_frames":0,"cookie_secret":"hidden"}},
             "logs":{{"access_to":"off","access_format":"json","level":"info"}}}}"#

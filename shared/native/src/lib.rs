@@ -143,6 +143,10 @@ impl LoadPage {
         Ok(())
     }
 
+    fn count_taken(&self, index: usize) {
+        self.page.count_taken(index);
+    }
+
     fn read<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
         (0..self.gateways)
             .map(|index| {

@@ -184,7 +184,7 @@ impl Connection {
             let mut scratch = self.client.gateway.take_scratch();
             let keep = self.serve_available(&mut scratch, &mut number).await;
             self.client.gateway.give_scratch(scratch);
-            if !keep || !self.client.is_served() {
+            if !keep {
                 return self.close().await;
             }
         }

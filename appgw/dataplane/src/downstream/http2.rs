@@ -250,8 +250,8 @@ impl Driver {
         };
         // Its age ends a connection that is not idle, too; but only once.
         self.deadline.set_within(wait_ms, if self.closing { 0 } else { self.client.until_ms });
-        // Once told, it keeps its time to take notice, drain or not.
-        self.deadline.set_idle(waits == Waits::Idle && !self.closing);
+        // Busy, too: a call may last for hours. Once told, the client keeps its time to take notice.
+        self.deadline.hear_of_drain(!self.closing);
         if waits == Waits::Idle {
             self.wire.release();
         }

@@ -1,5 +1,5 @@
-//! The matchers of one route: path, method, source, headers, query parameters, cookies and the client's
-//! certificate.
+//! The matchers of one route: path, method, source, listener, headers, query parameters, cookies and the
+//! client's certificate.
 //!
 //! A new matcher is one field here, one line in [`Matchers::judge`], and its place in the schema.
 
@@ -48,6 +48,7 @@ pub(super) struct Matchers {
     paths: Vec<PathTest>,
     methods: Vec<Vec<u8>>,
     sources: CidrSet,
+    listeners: Vec<String>,
     headers: Vec<NamedTest>,
     queries: Vec<NamedTest>,
     cookies: Vec<NamedTest>,
@@ -69,6 +70,7 @@ impl Matchers {
             paths: paths.collect::<Result<_, SnapshotError>>()?,
             methods: wanted.methods.iter().map(|method| method.as_bytes().to_vec()).collect(),
             sources: CidrSet::parse(&wanted.sources).map_err(|error| SnapshotError::value("sources", error))?,
+            listeners: wanted.listeners.clone(),
             headers: named(&wanted.headers, "headers")?,
             queries: named(&wanted.queries, "queries")?,
             cookies: named(&wanted.cookies, "cookies")?,
@@ -81,6 +83,7 @@ impl Matchers {
         let prefix_length = self.path(head.path())?;
         let holds = (self.methods.is_empty() || self.methods.iter().any(|method| method == head.method()))
             && (self.sources.is_empty() || self.sources.contains(caller.source))
+            && (self.listeners.is_empty() || self.listeners.iter().any(|name| caller.listener == Some(name)))
             && self.headers.iter().all(|test| test.holds(head.headers.values(&test.name)))
             && self.queries.iter().all(|test| test.holds(query_values(head.query().unwrap_or_default(), &test.name)))
             && self.cookies.iter().all(|test| test.holds(cookie_values(head, &test.name)))

@@ -21,6 +21,8 @@ pub(crate) use matchers::cookie_values;
 pub struct Caller<'a> {
     /// Its address.
     pub source: IpAddr,
+    /// The name of the listener that it came by; none = a reload has removed it since.
+    pub listener: Option<&'a str>,
     /// Its verified certificate.
     pub certificate: Option<&'a ClientCertificate>,
 }
@@ -38,14 +40,17 @@ pub struct Matched {
 pub struct Router {
     index: Index,
     matchers: Vec<Matchers>,
+    /// Whether any route is for some listeners only.
+    tells_listeners: bool,
 }
 
 impl Router {
     /// Compile matches, in the order of their routes.
     pub fn build<'a>(matches: impl Iterator<Item = &'a Match>) -> Result<Self, SnapshotError> {
-        let mut router = Self { index: Index::default(), matchers: Vec::new() };
+        let mut router = Self { index: Index::default(), matchers: Vec::new(), tells_listeners: false };
         for (route, wanted) in matches.enumerate() {
             router.index.add(route, wanted);
+            router.tells_listeners |= !wanted.listeners.is_empty();
             router.matchers.push(Matchers::build(wanted).map_err(|error| match error {
                 SnapshotError::Value { path, message } => {
                     SnapshotError::value(format!("routes.{route}.match.{path}"), message)
@@ -57,9 +62,19 @@ impl Router {
         Ok(router)
     }
 
-    /// The route that `head` from `caller` takes.
+    /// Whether it matters which listener a request came by.
+    #[must_use]
+    pub fn tells_listeners(&self) -> bool {
+        self.tells_listeners
+    }
+
+    /// The route that `head` from `caller` takes. None where routes tell listeners and the caller's is gone: what was
+    /// kept from it by a route for its listener must not fall through to the next one.
     #[must_use]
     pub fn find(&self, head: &RequestHead, caller: &Caller<'_>) -> Option<Matched> {
+        if self.tells_listeners && caller.listener.is_none() {
+            return None;
+        }
         let mut host = [0u8; 256];
         let host = lower_host(head.authority(), &mut host);
         self.index.first(host, head.path(), |route| {
@@ -72,6 +87,9 @@ impl Router {
 /// The same as [`Router::find`] by trying every route: for tests and for explanations.
 #[must_use]
 pub fn scan(matches: &[Match], head: &RequestHead, caller: &Caller<'_>) -> Option<Matched> {
+    if caller.listener.is_none() && matches.iter().any(|wanted| !wanted.listeners.is_empty()) {
+        return None;
+    }
     let mut buffer = [0u8; 256];
     let host = lower_host(head.authority(), &mut buffer);
     matches.iter().enumerate().find_map(|(route, wanted)| {
@@ -133,7 +151,7 @@ mod tests {
     }
 
     fn caller(certificate: Option<&ClientCertificate>) -> Caller<'_> {
-        Caller { source: "127.0.0.1".parse().expect("valid"), certificate }
+        Caller { source: "127.0.0.1".parse().expect("valid"), listener: Some("web"), certificate }
     }
 
     #[test]
@@ -237,8 +255,9 @@ mod tests {
             prop::collection::vec(a_name.clone(), 0..2),
             prop::collection::vec(a_name, 0..2),
             prop::collection::vec(prop::sample::select(vec!["127.0.0.0/8", "10.0.0.0/8"]), 0..2),
+            prop::collection::vec(prop::sample::select(vec!["web", "plain"]), 0..2),
         )
-            .prop_map(|(hosts, paths, methods, headers, queries, sources)| Match {
+            .prop_map(|(hosts, paths, methods, headers, queries, sources, listeners)| Match {
                 hosts: hosts.into_iter().map(str::to_owned).collect(),
                 paths,
                 methods: methods.into_iter().map(str::to_owned).collect(),
@@ -246,6 +265,7 @@ mod tests {
                 queries,
                 cookies: vec![],
                 sources: sources.into_iter().map(str::to_owned).collect(),
+                listeners: listeners.into_iter().map(str::to_owned).collect(),
                 client_certificate: None,
             })
     }
@@ -258,10 +278,11 @@ mod tests {
             host in prop::sample::select(vec!["a.b", "x.a.b", "y.x.a.b", "b", "c", "c.a.b", "x.c.a.b", "A.B:80"]),
             target in prop::sample::select(vec!["/", "/x", "/x/", "/x/y", "/x/y/z/w", "/xy", "/y?k=v", "/x?k=vw&l", "/x//y", "*"]),
             fields in prop::sample::select(vec!["", "k: v\r\n", "k: vw\r\nl: v\r\n"]),
+            listener in prop::sample::select(vec![Some("web"), Some("other"), None]),
         ) {
             let method = if target == "*" { "OPTIONS" } else { "GET" };
             let head = request(method, host, target, fields);
-            let caller = caller(None);
+            let caller = Caller { listener, ..caller(None) };
             let router = Router::build(matches.iter()).expect("valid");
             prop_assert_eq!(router.find(&head, &caller), scan(&matches, &head, &caller));
         }

@@ -48,11 +48,12 @@ pub(crate) struct Idle {
 }
 
 impl Idle {
-    /// The last used one that is still good.
-    pub(super) fn take(&self, transport: u64) -> Option<Connection> {
+    /// The last used one that is still good; `surely` = for what cannot be sent again.
+    pub(super) fn take(&self, transport: u64, surely: bool) -> Option<Connection> {
         loop {
             let connection = self.connections.borrow_mut().pop()?;
-            if connection.transport == transport && connection.stream.is_quiet() {
+            let stream = &connection.stream;
+            if connection.transport == transport && if surely { stream.is_quiet_now() } else { stream.is_quiet() } {
                 return Some(connection);
             }
         }

@@ -19,7 +19,7 @@ use crate::io::Stream;
 use crate::message::{Framing, Headers, RequestHead, ResponseHead};
 use crate::tunnel::Pipe;
 
-pub(crate) use pool::{Connections, Obtained, PoolTls, UpstreamPool, UpstreamStats, Waiting, Wish};
+pub(crate) use pool::{Connections, Obtained, PoolTls, Reuse, UpstreamPool, UpstreamStats, Waiting, Wish};
 
 /// A request as an endpoint gets it.
 pub(crate) struct Asked<'a> {

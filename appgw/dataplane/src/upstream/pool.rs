@@ -97,6 +97,16 @@ pub(crate) struct Wish<'a> {
     pub(crate) until_ms: u64,
 }
 
+/// Whether a request may go out on a connection that has carried others.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    Never,
+    /// When the kernel, asked for it, knows of no close: what cannot be sent again is worth the system call.
+    Sure,
+    /// When the runtime has seen no close: it is sent again if there was one.
+    Any,
+}
+
 /// A way to an endpoint for one request.
 pub(crate) enum Obtained {
     /// None: the endpoint has its maximum of connections after all.
@@ -192,12 +202,12 @@ impl UpstreamPool {
         }
     }
 
-    /// A way to member `index`: a kept connection, unless `fresh`, or a new one. `upgrade` = the request wants to
-    /// change the protocol, which an endpoint that lets us choose is asked for in HTTP/1.1.
+    /// A way to member `index`: a kept connection, as far as `reuse` allows it, or a new one. `upgrade` = the request
+    /// wants to change the protocol, which an endpoint that lets us choose is asked for in HTTP/1.1.
     pub(crate) async fn obtain(
         self: &Rc<Self>,
         index: usize,
-        fresh: bool,
+        reuse: Reuse,
         upgrade: bool,
         gateway: &Rc<Gateway>,
     ) -> Result<Obtained, Reason> {
@@ -207,12 +217,12 @@ impl UpstreamPool {
             PoolProtocol::Auto => upgrade || self.falls_to_http1(index),
         };
         if http1 {
-            return self.obtain_http1(index, fresh, upgrade, gateway).await;
+            return self.obtain_http1(index, reuse, upgrade, gateway).await;
         }
-        match Box::pin(http2::obtain(self, index, fresh, gateway)).await? {
+        match Box::pin(http2::obtain(self, index, reuse == Reuse::Never, gateway)).await? {
             Verdict::Stream(exchange) => Ok(Obtained::Http2(exchange)),
             Verdict::Full => Ok(Obtained::Full),
-            Verdict::SpeaksHttp1 => self.obtain_http1(index, fresh, upgrade, gateway).await,
+            Verdict::SpeaksHttp1 => self.obtain_http1(index, reuse, upgrade, gateway).await,
         }
     }
 
@@ -227,12 +237,15 @@ impl UpstreamPool {
     async fn obtain_http1(
         &self,
         index: usize,
-        fresh: bool,
+        reuse: Reuse,
         upgrade: bool,
         gateway: &Rc<Gateway>,
     ) -> Result<Obtained, Reason> {
         let stats = &gateway.totals.upstream;
-        if !fresh && let Some(connection) = self.connections[index].idle.take(self.transport) {
+        let kept = || self.connections[index].idle.take(self.transport, reuse == Reuse::Sure);
+        if reuse != Reuse::Never
+            && let Some(connection) = kept()
+        {
             stats.reused.add_one();
             return Ok(Obtained::Http1(connection));
         }
