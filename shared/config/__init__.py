@@ -3,7 +3,9 @@
 The modules stand in this order: ``document`` (YAML with places) and ``source`` (includes) read,
 ``schema`` and its sections (``listeners``, ``pools``, ``routes`` with ``match``, ``gateway``) are
 the model, ``rules``, ``validate`` and ``checks`` find what is wrong, ``loader`` runs them, and
-``compiler`` writes the snapshot. ``codes`` lists every kind of mistake.
+``compiler`` writes the snapshot, with ``compile_listeners``, ``compile_pools`` and
+``compile_routes``. ``labels`` and ``discovered`` put into it what objects such as containers say of
+themselves. ``codes`` lists every kind of mistake.
 """
 
 from weirgate.shared.config.compiler import Snapshot, compile_snapshot

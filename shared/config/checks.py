@@ -5,6 +5,7 @@ from weirgate.shared.config.addresses import is_loopback, overlaps
 from weirgate.shared.config.base import repeated
 from weirgate.shared.config.listeners import relayed_to
 from weirgate.shared.config.node_checks import check_nodes, warn_nodes
+from weirgate.shared.config.nodes import needs_gateways
 from weirgate.shared.config.problem import PathStep
 from weirgate.shared.config.protocol_checks import check_protocols, warn_protocols
 from weirgate.shared.config.routes import Route
@@ -37,9 +38,9 @@ def warn(config: Config, report: Report) -> None:
     _warn_pools(config, report)
     warn_nodes(config, report)
     warn_protocols(config, report)
-    routed = {n: v for n, v in config.listeners.items() if v.protocol == "http" or v.terminate}
+    routed = needs_gateways(config)
     http = next(iter(routed), None)
-    if http is not None and not config.routes:
+    if http is not None and not config.routes and config.discovery is None:
         kind = "an http listener" if routed[http].protocol == "http" else "terminate"
         got = f"{kind}, but no routes: every request is answered with 404"
         _warn(report, codes.NO_ROUTES, ("listeners", http), got, "at least one route")
@@ -210,6 +211,8 @@ def _warn_pools(config: Config, report: Report) -> None:
     used = {route.pool for route in config.routes}
     used |= {pool for v in config.listeners.values() for _, pool in relayed_to(v)}
     for name, pool in config.pools.items():
+        if config.discovery is not None and (name not in used or not pool.endpoints):
+            continue  # a label can use it or join it at any time
         if name not in used:
             got = "a pool that no route and no listener uses"
             _warn(report, codes.UNUSED_POOL, ("pools", name), got, "")

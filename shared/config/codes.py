@@ -277,6 +277,13 @@ UNKNOWN_POOL = _code(
     "No pool has this name.",
     "Take the name that the hint gives, or define the pool.",
 )
+UNKNOWN_LISTENER = _code(
+    "098",
+    "unknown listener",
+    "No listener of this name takes requests: there is none, or it relays without reading them, so "
+    "the route is never taken.",
+    "Take the name that the hint gives, or define the listener.",
+)
 ACTION = _code(
     "041",
     "not exactly one action",
@@ -383,6 +390,30 @@ NODES = _code(
     "Follow the message.",
 )
 
+# Labels
+LABEL_DENIED = _code(
+    "095",
+    "label says what only the file may say",
+    "Labels are a weaker authority than the file: whoever may start a container writes them. They "
+    "make pools, routes and gateway nodes out of the object that carries them, and nothing else. "
+    "They name no files and no secrets of Weirgate's host, they add no address but their own, and "
+    "`${…}` is not replaced in them.",
+    "Say it in the file. A pool of the file can be joined by `weirgate.pool=NAME`.",
+)
+LABEL_CONFLICT = _code(
+    "096",
+    "label contradicts what is said elsewhere",
+    "Objects that carry the same pool or route must say the same of it. What the file says holds, "
+    "and then what the older object says; the contradiction is left out.",
+    "Make the labels equal, or choose another name.",
+)
+DISCOVERED = _code(
+    "097",
+    "discovered object cannot be used",
+    "The object has no address that can be reached, or no port is known.",
+    "Follow the message.",
+)
+
 # Files that are embedded
 PEM_FILE = _code(
     "050",
@@ -455,6 +486,13 @@ POOL_PROTOCOL = _code(
     "`h2` and `auto` are agreed in the TLS handshake, so the pool needs `tls` (`{}` = with all "
     "defaults); `h2c` is HTTP/2 in cleartext.",
     "Add `tls: {}`, or choose the protocol that the endpoints speak.",
+)
+ATTACH = _code(
+    "069",
+    "gateways here and attached ones",
+    "With `gateway.attach` every gateway runs in another container; `workers` would start them "
+    "here.",
+    "Remove one of the two; `attach.seats` says how many may attach.",
 )
 GRPC_POOL = _code(
     "089",

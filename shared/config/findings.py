@@ -19,6 +19,7 @@ _WRITTEN = {
     "hosts": "host",
     "jitter_percent": "jitter",
     "key_pem": "key",
+    "listeners": "listener",
     "location": "to",
     "methods": "method",
     "paths": "path",

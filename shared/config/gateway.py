@@ -1,15 +1,16 @@
 """The ``gateway``, ``edge``, ``logs``, ``admin`` and ``drain`` sections: the processes."""
 
 import os
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from weirgate.shared.config import codes
 from weirgate.shared.config.addresses import AdminBind
 from weirgate.shared.config.base import KIND, Section, refusal
 from weirgate.shared.config.nodes import GatewayNodes
 from weirgate.shared.config.scalars import (
+    AbsolutePath,
     ByteSize,
     Duration,
     FileName,
@@ -177,6 +178,20 @@ class Http2(Section):
     )
 
 
+class Attach(Section):
+    """Gateways in other containers of this host, which attach themselves."""
+
+    socket: AbsolutePath = Field(
+        description="A Unix socket that `weirgate up` makes, in a directory that the containers "
+        "share. `weirgate attach SOCKET` in another container runs one gateway for this node. Only "
+        "processes of the same user (or root) are let in: they are given private keys. "
+        "`run_directory` must be shared, too; its default is `node` beside the socket.",
+    )
+    seats: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = Field(
+        default=16, description="How many may attach at once. One more is refused."
+    )
+
+
 class Gateway(Section):
     """The L7 tier."""
 
@@ -188,6 +203,12 @@ class Gateway(Section):
         default_factory=_one_per_cpu,
         description="Gateway processes, one data-plane thread each. Default: `auto`, one per CPU "
         "that this process may use.",
+    )
+    attach: Attach | None = Field(
+        default=None,
+        description="Instead of `workers` processes here: gateways that run in other containers of "
+        "this host. They get the clients' sockets as those do, and keep them when the edge's "
+        "container is replaced. Read by `weirgate up` only.",
     )
     limits: GatewayLimits = Field(default=GatewayLimits(), description="Bounds.")
     timeouts: GatewayTimeouts = Field(default=GatewayTimeouts(), description="Times.")
@@ -210,6 +231,12 @@ class Gateway(Section):
         "gateway`, which run one tier each from the same file. `weirgate up` runs both tiers here "
         "and does not look at it.",
     )
+
+    @model_validator(mode="after")
+    def _who_runs_gateways(self) -> Self:
+        if self.attach is not None and "workers" in self.model_fields_set:
+            raise refusal(codes.ATTACH, "workers or attach, not both")
+        return self
 
 
 class Edge(Section):
@@ -266,6 +293,14 @@ class Drain(Section):
     timeout: Duration = Field(
         default=duration("30s"),
         description="What is not finished by then is closed. 0 = wait without end.",
+    )
+    idle: Duration = Field(
+        default=duration("2s"),
+        description="A client's HTTP/1 connection without a request for so long is closed; one "
+        "used later is told so by its next answer. A request that is on its way when the "
+        "connection is closed is lost, so longer is kinder to busy clients that do not ask twice, "
+        "and keeps the process for longer, up to `timeout`. 0 = closed at once. HTTP/2 has a "
+        "notice of its own.",
     )
 
 

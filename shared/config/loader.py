@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from weirgate.shared.config import codes
@@ -15,6 +15,7 @@ from weirgate.shared.config.secrets import read_secrets
 from weirgate.shared.config.source import Source
 from weirgate.shared.config.tree import Report, Tree
 from weirgate.shared.config.validate import Validated, validate
+from weirgate.shared.config.watched import Signature, WatchedFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Loaded:
     path: Path
     tree: Tree = field(repr=False, compare=False)
     role: Role = Role.BOTH
+    #: These files, those of secrets and the directories of includes, as they were then.
+    seen: Mapping[Path, Signature] = field(default_factory=dict, repr=False, compare=False)
 
 
 def load(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
@@ -43,28 +46,48 @@ def load(path: Path, environ: Mapping[str, str] | None = None) -> Loaded:
     Raises:
         ConfigErrors: With every problem that was found, in the order of files and lines.
     """
-    source = Source(os.environ if environ is None else environ)
+    watched = WatchedFiles()
+    source = Source(os.environ if environ is None else environ, watched)
     tree = source.read(path)
     report = Report(tree)
-    validated = _check(tree, report, source)
+    validated = _check(tree, report, source, watched)
     errors = source.problems + report.problems
     if errors or validated is None:
-        raise ConfigErrors(_in_order(errors, source.files))
+        raise ConfigErrors(_in_order(errors, source.files), watched.seen)
     warn(validated.config, report)
     warnings = _in_order(report.problems, source.files)
-    return Loaded(validated.config, warnings, source.files, path, tree)
+    return Loaded(validated.config, warnings, source.files, path, tree, seen=watched.seen)
 
 
-def _check(tree: Tree, report: Report, source: Source) -> Validated | None:
+def check_again(loaded: Loaded, tree: Tree) -> Loaded:
+    """Check a tree that was made of a loaded configuration's.
+
+    Raises:
+        ConfigErrors: With every problem that was found.
+    """
+    report = Report(tree)
+    validated = _judge(tree, report, complete=True)
+    if report.problems or validated is None:
+        raise ConfigErrors(report.problems)
+    warn(validated.config, report)
+    warnings = _in_order(report.problems, loaded.files)
+    return replace(loaded, config=validated.config, warnings=warnings, tree=tree)
+
+
+def _check(tree: Tree, report: Report, source: Source, watched: WatchedFiles) -> Validated | None:
     if not tree.data and not source.complete:
         return None
-    read_secrets(tree, report)
-    check_nulls(tree, report)
+    read_secrets(tree, report, watched)
     if source.complete and tree.data.get("listeners", {}) == {}:
         hint = 'for example: listeners: {web: {bind: "0.0.0.0:80"}}'
         wanted = "at least one listener"
         report.add(codes.EMPTY, ("listeners",), got="no listener", wanted=wanted, hint=hint)
-    check_rules(tree, report, complete=source.complete)
+    return _judge(tree, report, complete=source.complete)
+
+
+def _judge(tree: Tree, report: Report, *, complete: bool) -> Validated | None:
+    check_nulls(tree, report)
+    check_rules(tree, report, complete=complete)
     validated = validate(tree, report)
     if validated is not None:
         check(validated, report)

@@ -1,4 +1,4 @@
-"""The ``match`` of a route: conditions on host, path, method, headers, query, cookies, source."""
+"""The ``match`` of a route: conditions on a request, on its client and on how it came."""
 
 import re
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from weirgate.shared.config.http import (
     Token,
     UniqueNames,
 )
+from weirgate.shared.config.scalars import Name
 
 PATH_FORM = '"/x" (exactly), "/x/*" (it and all below) or {regex: …}'
 GRPC_FORM = '"shop.v1.Cart" (all methods of a service) or "shop.v1.Cart/Add" (one)'
@@ -253,6 +254,11 @@ class Match(Section):
     source: OneOrMany[Network] = Field(
         default=(),
         description="The client's address, after PROXY headers and trusted X-Forwarded-For.",
+    )
+    listener: OneOrMany[Name] = Field(
+        default=(),
+        description="The listener that the client came by: `plain` with a `redirect` to "
+        "`https://{host}{path}{query}` sends everybody there to TLS.",
     )
     client_certificate: Annotated[
         ClientCertificateMatch | None,

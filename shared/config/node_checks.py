@@ -28,6 +28,9 @@ def check_nodes(config: Config, report: Report) -> None:
             report.add(codes.NODES, (section, name), got=got, wanted="another name", at_key=True)
     _check_trust(config, report)
     _check_endpoints(nodes, report)
+    if not nodes.endpoints and config.discovery is None:
+        wanted = "at least 1 entry, or discovery: who else knows where they are?"
+        report.add(codes.RANGE, (*_NODES, "endpoints"), got="no gateway nodes", wanted=wanted)
     _check_binds(nodes, config.admin.bind, report)
 
 
@@ -36,7 +39,7 @@ def warn_nodes(config: Config, report: Report) -> None:
     nodes = config.gateway.nodes
     if nodes is None or config.gateway.cookie_secret is not None:
         return
-    several = len(nodes.endpoints) > 1 or node_names(config)
+    several = len(nodes.endpoints) > 1 or node_names(config) or config.discovery is not None
     sticky = any(item.kind == "sticky" for route in config.routes for item in route.filters)
     tls = any(listener.tls for listener in needs_gateways(config).values())
     if several and (sticky or tls):

@@ -62,10 +62,11 @@ class NodeHealth(Section):
 class GatewayNodes(Section):
     """Gateways on other hosts than the edges: ``weirgate edge`` and ``weirgate gateway``."""
 
-    endpoints: Annotated[Many[EndpointItem], Field(min_length=1, max_length=MAX_NODES)] = Field(
+    endpoints: Annotated[Many[EndpointItem], Field(max_length=MAX_NODES)] = Field(
+        default=(),
         description='`"host:port"`, or `{address, weight, …}`, as in pools: where the edges reach '
         "the gateway nodes. Each address that a name has is a node; names are resolved again and "
-        "again."
+        "again. May be empty where `discovery` finds them.",
     )
     bind: Annotated[OneOrMany[SocketBind], Field(min_length=1)] = Field(
         description="On each gateway node: `IP:port` where connections of the edges are taken, "

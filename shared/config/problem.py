@@ -1,7 +1,7 @@
 """What is wrong with a configuration, where, and what would be right."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,10 @@ PathStep = str | int
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding; line and column count from 1, ``hint`` and ``wanted`` may be empty."""
+    """One finding; line and column count from 1, ``hint`` and ``wanted`` may be empty.
+
+    In a label of a container there are no lines: then ``line`` is 0, and ``file`` names the label.
+    """
 
     code: str
     severity: Severity
@@ -25,10 +28,12 @@ class Problem:
     got: str
     wanted: str
     hint: str
+    #: ``path`` step by step, for programs.
+    steps: tuple[PathStep, ...] = field(default=(), compare=False, repr=False)
 
     def render(self) -> str:
         """Return the finding as one line, the way compilers write theirs."""
-        where = f"{self.file}:{self.line}:{self.column}"
+        where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
         path = f" {self.path}:" if self.path else ""
         wanted = f", wanted {self.wanted}" if self.wanted else ""
         hint = f" (hint: {self.hint})" if self.hint else ""
@@ -36,7 +41,9 @@ class Problem:
 
     def as_dict(self) -> dict[str, str | int]:
         """Return the fields for JSON."""
-        return asdict(self)
+        fields = asdict(self)
+        del fields["steps"]
+        return fields
 
 
 class ConfigErrors(WeirgateError):  # noqa: N818 - it holds many
@@ -49,7 +56,7 @@ class ConfigErrors(WeirgateError):  # noqa: N818 - it holds many
         self, problems: Iterable[Problem], files: Mapping[Path, Signature] | None = None
     ) -> None:
         self.problems = list(problems)
-        self.files = files or {}
+        self.files: Mapping[Path, Signature] = files or {}
         super().__init__("\n".join(problem.render() for problem in self.problems))
 
 

@@ -1,6 +1,6 @@
 """Rules about which keys go together, checked on the data itself: they need no valid model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from weirgate.shared.config import codes
@@ -64,9 +64,12 @@ def check_rules(tree: Tree, report: Report, *, complete: bool) -> None:
             for name in targets:
                 _check_pool_name((*path, "sni"), targets, name, names, report)
     seen: dict[str, tuple[PathStep, ...]] = {}
+    reading = {path[-1]: _reads_requests(listener) for path, listener in _listeners(tree)}
     for index, route in _routes(tree):
         _check_action(("routes", index), route, report)
         _check_pool_name(("routes", index), route, "pool", names, report)
+        if complete:
+            _check_matched_listeners(("routes", index), route, reading, report)
         _check_route_name(index, route, seen, report)
 
 
@@ -82,6 +85,13 @@ def _routes(tree: Tree) -> Iterator[tuple[int, dict[str, Any]]]:
     for index, route in enumerate(routes) if isinstance(routes, list) else ():
         if isinstance(route, dict):
             yield index, route
+
+
+def _reads_requests(listener: dict[str, Any]) -> bool:
+    protocol = listener.get("protocol", "http")
+    return protocol not in ("tcp", "tls", "udp") or (
+        protocol == "tls" and bool(listener.get("terminate"))
+    )
 
 
 def _check_listener(path: tuple[PathStep, ...], listener: dict[str, Any], report: Report) -> None:
@@ -180,9 +190,35 @@ def _check_pool_name(
     name = user.get(key)
     if names is None or not isinstance(name, str) or name in names:
         return
-    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
-    wanted = f"one of the pools {shown}" if names else "a pool that is defined under pools"
+    wanted = _one_of("pools", names) or "a pool that is defined under pools"
     report.add(codes.UNKNOWN_POOL, (*path, key), wanted=wanted, hint=did_you_mean(name, names))
+
+
+def _one_of(what: str, names: list[str]) -> str:
+    """Return the words for a choice; empty where there is none."""
+    shown = ", ".join(names[:10]) + (", …" if len(names) > 10 else "")
+    return f"one of the {what} {shown}" if names else ""
+
+
+def _check_matched_listeners(
+    path: tuple[PathStep, ...],
+    route: dict[str, Any],
+    reading: Mapping[PathStep, bool],
+    report: Report,
+) -> None:
+    match = route.get("match")
+    given = match.get("listener") if isinstance(match, dict) else None
+    names = [str(known) for known, reads in reading.items() if reads]
+    wanted = _one_of("listeners", names) or "a listener that takes requests"
+    for place, name in enumerate(given if isinstance(given, list) else [given]):
+        if not isinstance(name, str) or reading.get(name):
+            continue
+        got, hint = describe(name), did_you_mean(name, names)
+        if name in reading:
+            got += ", which relays without reading requests"
+            hint = "name an http listener, or a tls one with terminate"
+        where = (*path, "match", "listener", place)
+        report.add(codes.UNKNOWN_LISTENER, where, got=got, wanted=wanted, hint=hint)
 
 
 def _check_route_name(

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import Field, TypeAdapter
 
 from weirgate.shared.config.base import KIND, Many, OneOrMany, Section
+from weirgate.shared.config.discovery import Discovery
 from weirgate.shared.config.gateway import Admin, Drain, Edge, Gateway, Logs, Node
 from weirgate.shared.config.listeners import Listener, relayed_to
 from weirgate.shared.config.pools import Pool
@@ -34,6 +35,10 @@ class Config(Section):
     pools: dict[Name, Pool] = Field(default={}, description="Sets of endpoints, by name.")
     routes: Many[Route] = Field(
         default=(), description="What happens to requests; the first match wins."
+    )
+    discovery: Discovery | None = Field(
+        default=None,
+        description="Labels of containers that add endpoints, pools and routes. Default: none do.",
     )
     node: Node = Field(default=Node(), description="Where this node is.")
     edge: Edge = Field(default=Edge(), description="The L4 tier.")

@@ -41,6 +41,7 @@ def contains(outer: Match, inner: Match) -> bool:
         and _covers_all(outer.path, inner.path, _path_covers)
         and _covers_all(outer.method, inner.method, str.__eq__)
         and _covers_all(outer.source, inner.source, _network_covers)
+        and _covers_all(outer.listener, inner.listener, str.__eq__)
         and _rules_follow(outer.header, inner.header)
         and _rules_follow(outer.query, inner.query)
         and _rules_follow(outer.cookie, inner.cookie)

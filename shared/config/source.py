@@ -10,6 +10,7 @@ from weirgate.shared.config.codes import Code
 from weirgate.shared.config.document import MAX_NODES, Document
 from weirgate.shared.config.problem import Problem
 from weirgate.shared.config.tree import Spot, Tree, describe
+from weirgate.shared.config.watched import WatchedFiles
 
 MAX_FILES = 1000
 MAX_FILE_BYTES = 16 * 1024 * 1024
@@ -22,8 +23,9 @@ class Source:
     nothing defines may only be missing because its file is.
     """
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], watched: WatchedFiles) -> None:
         self._environ = environ
+        self._watched = watched
         self.problems: list[Problem] = []
         self.files: list[Path] = []
         self.complete = True
@@ -98,6 +100,8 @@ class Source:
             return [base / pattern]
         try:
             # Not Path.glob: it refuses absolute patterns.
+            for directory in glob.glob(str(Path(pattern).parent), root_dir=base):  # noqa: PTH207
+                self._watched.look(base / directory)  # a file may come into it
             names = glob.glob(pattern, root_dir=base, recursive=True)  # noqa: PTH207
             return [base / name for name in sorted(names)]
         except (OSError, ValueError):
@@ -107,8 +111,7 @@ class Source:
     def _text(self, path: Path, named_at: Spot) -> str | None:
         failure: str
         try:
-            with path.open("rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
+            data = self._watched.read(path, MAX_FILE_BYTES)
             if len(data) > MAX_FILE_BYTES:
                 failure = "a file beyond 16 MiB"
             else:

@@ -111,6 +111,14 @@ def allowed_keys(path: Sequence[PathStep]) -> list[str]:
     return [] if model is None else [f.alias or n for n, f in model.model_fields.items()]
 
 
+def is_list(path: Sequence[PathStep]) -> bool:
+    """Tell whether the schema has a list at ``path``, be it as one of several choices."""
+    annotation: Any = Config
+    for step in path:
+        annotation = _step_into(annotation, step)
+    return _find(annotation, lambda a: typing.get_origin(a) is tuple) is not None
+
+
 def _step_into(annotation: Any, step: PathStep) -> Any:
     model = _find(annotation, _is_model)
     if model is not None:

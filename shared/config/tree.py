@@ -16,6 +16,7 @@ _SHOWN_CHARACTERS = 60
 class Spot:
     """Where a node stands; lines and columns count from 1.
 
+    Of a label, ``line`` is 0 and ``file`` says whose label it is.
     ``raw`` is the text of a scalar before ``${…}`` was replaced. It stands in for the value in
     every message, because what comes from the environment may be a secret. A ``broken`` node was
     already reported, and nothing more is said about it.
@@ -111,6 +112,7 @@ class Report:
                 got=got,
                 wanted=wanted,
                 hint=code.first_aid if hidden or not hint else hint,
+                steps=written,
             )
         )
 
@@ -122,7 +124,7 @@ class Report:
     def where(self, path: Sequence[PathStep]) -> str:
         """Return ``file:line`` of the closest written node on ``path``."""
         _, spot = self._tree.nearest(path)
-        return f"{spot.file}:{spot.line}"
+        return f"{spot.file}:{spot.line}" if spot.line else str(spot.file)
 
 
 def describe(value: object) -> str:

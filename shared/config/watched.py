@@ -66,6 +66,11 @@ class WatchedFiles:
         with os.scandir(directory) as entries:
             return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_file())
 
+    def look(self, directory: Path) -> None:
+        """Remember a directory whose entries somebody else reads, as it is now."""
+        if self._expect(directory):
+            self.seen[directory] = signature(directory)
+
     def _expect(self, path: Path) -> bool:
         """Say whether it is looked at for the first time: that look is the one that counts.
 

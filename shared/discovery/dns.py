@@ -9,7 +9,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from weirgate.shared.addresses import is_literal
 from weirgate.shared.errors import WeirgateError
@@ -18,8 +18,15 @@ if TYPE_CHECKING:
     import dns.asyncresolver
 
 SHORTEST_TTL, LONGEST_TTL = 1.0, 300.0
-#: For answers that come without a TTL.
-SYSTEM_TTL = 5.0
+#: For what stands in /etc/hosts.
+HOSTS_TTL = 5.0
+#: For answers of the system's resolver, which come without a TTL: they are names of containers,
+#: and those come and go.
+SYSTEM_TTL = 1.5
+#: Docker's own name server in containers. Whatever it answers has the TTL 600, which means nothing.
+_DOCKER_DNS = "127.0.0.11"
+Unheard = Literal["", "IPv4", "IPv6"]
+_FAMILIES: tuple[Unheard, Unheard] = ("IPv4", "IPv6")
 _TRY_SECONDS = 1.0
 _LIFETIME_SECONDS = 2.0
 
@@ -34,6 +41,8 @@ class Answer:
 
     addresses: tuple[str, ...]
     ttl: float
+    #: The family that was asked for in vain: whether the name has such addresses is not known.
+    unheard: Unheard = ""
 
 
 class Resolver(Protocol):
@@ -64,7 +73,7 @@ class SystemResolver:
             return Answer((name,), LONGEST_TTL)
         listed = await asyncio.to_thread(_in_hosts, self._hosts, name)
         if listed:
-            return Answer(_ordered(listed), SYSTEM_TTL)
+            return Answer(_ordered(listed), HOSTS_TTL)
         plain = name.rstrip(".")
         if "." not in plain or plain.endswith(".localhost"):
             return await self._system(plain)
@@ -100,17 +109,22 @@ class SystemResolver:
         found: set[str] = set()
         ttl = LONGEST_TTL
         failure: BaseException | None = None
-        for answer in both:
+        unheard: Unheard = ""
+        for family, answer in zip(_FAMILIES, both, strict=True):
             if isinstance(answer, dns.resolver.Answer):
                 if answer.rrset is not None:
                     found |= {record.address for record in answer}
                     ttl = min(ttl, float(answer.rrset.ttl))
+                if answer.nameserver == _DOCKER_DNS:
+                    ttl = min(ttl, SYSTEM_TTL)
             elif isinstance(answer, dns.exception.DNSException | OSError):
                 failure = failure or answer
+                if not isinstance(answer, dns.resolver.NXDOMAIN):
+                    unheard, ttl = family, SHORTEST_TTL
             else:
                 raise answer
         if found:
-            return Answer(_ordered(found), max(ttl, SHORTEST_TTL))
+            return Answer(_ordered(found), max(ttl, SHORTEST_TTL), unheard)
         raise ResolutionError(f"{name}: {failure or 'the name has no address'}") from failure
 
     def _resolver(self) -> "dns.asyncresolver.Resolver":
@@ -149,6 +163,14 @@ def _in_hosts(path: Path, name: str) -> set[str]:
 def _getaddrinfo(name: str) -> set[str]:
     found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     return {str(address[0]) for *_, address in found}
+
+
+def completed(answer: Answer, before: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the addresses of an answer, and those from before that it may only have missed."""
+    if not answer.unheard:
+        return answer.addresses
+    missed = {address for address in before if (":" in address) == (answer.unheard == "IPv6")}
+    return _ordered({*answer.addresses, *missed})
 
 
 def _ordered(addresses: set[str]) -> tuple[str, ...]:

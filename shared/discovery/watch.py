@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 
-from weirgate.shared.discovery.dns import Answer, ResolutionError, Resolver
+from weirgate.shared.discovery.dns import Answer, ResolutionError, Resolver, completed
 from weirgate.shared.observability.logs import fields
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ class NameWatch:
         self._resolved = resolved
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._tried: dict[str, asyncio.Event] = {}
+        self._last: dict[str, tuple[str, ...]] = {}
 
     def update(self, names: Iterable[str]) -> None:
         """Watch these names from now on."""
@@ -33,6 +34,7 @@ class NameWatch:
         for name in self._tasks.keys() - wanted:
             self._tasks.pop(name).cancel()
             del self._tried[name]
+            self._last.pop(name, None)
         for name in wanted - self._tasks.keys():
             self._tried[name] = asyncio.Event()
             self._tasks[name] = asyncio.create_task(self._keep(name), name=f"resolve {name}")
@@ -75,7 +77,9 @@ class NameWatch:
         except Exception as error:  # noqa: BLE001 - a bug met by one name must not stop its watch
             reason = f"{type(error).__name__}: {error}"
         else:
-            self._resolved(name, answer.addresses, "")
+            # of a family that nobody answered for, the last addresses hold
+            addresses = self._last[name] = completed(answer, self._last.get(name, ()))
+            self._resolved(name, addresses, "")
             return answer
         if not quiet:  # once per outage
             log.warning("name not resolved", extra=fields(name=name, error=reason))

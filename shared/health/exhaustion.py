@@ -15,9 +15,13 @@ class ExhaustedError(Exception):
     """This host lacks what a check needs; the text says what."""
 
 
-def is_ours(error: BaseException) -> bool:
-    """Say whether a failure to connect is this host's and not the endpoint's."""
-    return isinstance(error, OSError) and error.errno in _OURS
+def is_ours(error: BaseException, address: str) -> bool:
+    """Say whether a failure to connect to an address is this host's and not the endpoint's."""
+    if not isinstance(error, OSError):
+        return False
+    if error.errno == errno.EADDRNOTAVAIL and address.startswith("["):
+        return False  # a host without IPv6 says that, too, and then it will not pass
+    return error.errno in _OURS
 
 
 class Word:

@@ -81,7 +81,7 @@ async def _probe_address(
     except OSError as error:
         if isinstance(error, ConnectionRefusedError):
             return Result("connection refused")
-        if is_ours(error):
+        if is_ours(error, address):
             raise ExhaustedError(error.strerror or str(error)) from error
         text = error.strerror or str(error) or type(error).__name__
         return Result(text, unreachable=not connected and error.errno not in _LOCAL)

@@ -45,7 +45,7 @@ async def _probe_address(target: Target, address: str) -> Result:
     try:
         return await _KINDS[target.check.kind](target, address)
     except (OSError, ssl.CertificateError) as error:
-        if is_ours(error):
+        if is_ours(error, address):
             raise ExhaustedError(_reason(error)) from error
         return Result(_reason(error))
     except BadResponseError as error:

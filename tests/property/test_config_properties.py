@@ -207,6 +207,7 @@ PATTERNS = [*PATHS, "/*", "/x/*", "/x/y/*", {"regex": "^/x"}, {"regex": "y$"}]
 METHODS = ["GET", "POST"]
 NETWORKS = ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "2001:db8::/32", "2001:db8::1/128"]
 SOURCES = ["10.1.2.3", "10.9.9.9", "192.0.2.1", "2001:db8::1", "2001:db8::2"]
+LISTENERS = ["plain", "secure"]
 VALUES = ["", "g", "go", "gold"]
 KINDS = st.one_of(
     st.tuples(st.just("exact"), st.sampled_from(VALUES)),
@@ -245,6 +246,7 @@ MATCHES = st.builds(
             "query": NAMED_RULES,
             "cookie": NAMED_RULES,
             "source": some(NETWORKS),
+            "listener": some(LISTENERS),
             "client_certificate": CERTIFICATES,
         },
     ),
@@ -259,6 +261,7 @@ class Request:
     path: str
     method: str
     source: str
+    listener: str
     header: dict[str, str]
     query: dict[str, str]
     cookie: dict[str, str]
@@ -273,6 +276,7 @@ REQUESTS = st.builds(
     st.sampled_from(PATHS),
     st.sampled_from(METHODS),
     st.sampled_from(SOURCES),
+    st.sampled_from(LISTENERS),
     PRESENT,
     PRESENT,
     PRESENT,
@@ -335,6 +339,7 @@ def matches(match: Match, request: Request) -> bool:
         and (not match.path or any(path_matches(p.kind, p.value, request.path) for p in match.path))
         and (not match.method or request.method in match.method)
         and (not match.source or any(address in ipaddress.ip_network(n) for n in match.source))
+        and (not match.listener or request.listener in match.listener)
         and all(rule_matches(r, have.get(n)) for rules, have in named for n, r in rules.items())
         and certificate_matches(match, request.certificate)
     )

@@ -84,7 +84,7 @@ def test_a_problem_is_data_too(tmp_path: Path) -> None:
         "column": 9,
         "path": "drain.timeot",
         "got": 'the unknown key "timeot"',
-        "wanted": "timeout",
+        "wanted": "one of timeout, idle",
         "hint": 'did you mean "timeout"?',
     }
 

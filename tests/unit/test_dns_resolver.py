@@ -31,6 +31,9 @@ class Zone(asyncio.DatagramProtocol):
         self.queries = 0
         self.broken = False
         self.silent = False
+        #: A kind of record that is asked for in vain.
+        self.deaf_to = ""
+        self.host = "127.0.0.1"
         self.port = 0
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -47,6 +50,8 @@ class Zone(asyncio.DatagramProtocol):
         question = query.question[0]
         name = question.name.to_text(omit_final_dot=True)
         kind = dns.rdatatype.to_text(question.rdtype)
+        if kind == self.deaf_to:
+            return
         if self.broken:
             response.set_rcode(dns.rcode.SERVFAIL)
         elif (name, kind) in self.records:
@@ -59,18 +64,24 @@ class Zone(asyncio.DatagramProtocol):
         self._transport.sendto(response.to_wire(), peer)
 
 
-@pytest.fixture
-async def zone() -> AsyncIterator[Zone]:
+@contextlib.asynccontextmanager
+async def zone_at(host: str) -> AsyncIterator[Zone]:
     loop = asyncio.get_running_loop()
-    transport, zone = await loop.create_datagram_endpoint(Zone, local_addr=("127.0.0.1", 0))
-    zone.port = transport.get_extra_info("sockname")[1]
+    transport, zone = await loop.create_datagram_endpoint(Zone, local_addr=(host, 0))
+    zone.host, zone.port = transport.get_extra_info("sockname")
     yield zone
     transport.close()
 
 
+@pytest.fixture
+async def zone() -> AsyncIterator[Zone]:
+    async with zone_at("127.0.0.1") as zone:
+        yield zone
+
+
 @contextlib.contextmanager
 def resolving(zone: Zone, hosts: Path = Path("/nonexistent")) -> Iterator[SystemResolver]:
-    resolver = SystemResolver(hosts=hosts, nameservers=[("127.0.0.1", zone.port)])
+    resolver = SystemResolver(hosts=hosts, nameservers=[(zone.host, zone.port)])
     yield resolver
     resolver.close()
 
@@ -133,6 +144,29 @@ async def test_localhost_is_asked_of_the_system_and_a_literal_of_nobody(zone: Zo
     assert zone.queries == 0
 
 
+async def test_names_of_containers_are_asked_again_soon(zone: Zone) -> None:
+    with resolving(zone) as resolver:
+        assert (await resolver.resolve("localhost")).ttl <= 1.5
+    async with zone_at("127.0.0.11") as engine:  # where the engine answers in containers
+        engine.records["app.example", "A"] = (600, ["10.0.0.1"])
+        with resolving(engine) as resolver:
+            assert await resolver.resolve("app.example") == Answer(("10.0.0.1",), 1.5)
+
+
+async def test_a_question_without_an_answer_is_told_from_a_name_without_addresses(
+    zone: Zone,
+) -> None:
+    zone.records["app.example", "A"] = (60, ["10.0.0.1"])
+    zone.records["app.example", "AAAA"] = (60, ["fd00::1"])
+    zone.deaf_to = "A"
+    with resolving(zone) as resolver:
+        answer = await resolver.resolve("app.example")
+        assert answer == Answer(("fd00::1",), 1.0, unheard="IPv4")
+        zone.deaf_to = ""
+        del zone.records["app.example", "A"]
+        assert await resolver.resolve("app.example") == Answer(("fd00::1",), 60.0)
+
+
 class Told:
     """What a watch reports."""
 
@@ -158,6 +192,24 @@ async def test_a_name_is_asked_again_when_its_ttl_is_over(zone: Zone) -> None:
         assert "SERVFAIL" in told.calls[-1][2]
         zone.broken = False
         await eventually(lambda: told.calls[-1] == ("app.example", ("10.0.0.2",), ""))
+        await watch.close()
+
+
+async def test_half_an_answer_takes_no_address_away(zone: Zone) -> None:
+    zone.records["app.example", "A"] = (0, ["10.0.0.1"])
+    zone.records["app.example", "AAAA"] = (0, ["fd00::1"])
+    told = Told()
+    with resolving(zone) as resolver:
+        watch = NameWatch(resolver, told)
+        watch.update(["app.example"])
+        await watch.first_answers(2.0)
+        zone.deaf_to = "A"
+        zone.records["app.example", "AAAA"] = (0, ["fd00::2"])
+        await eventually(lambda: "fd00::2" in (told.calls[-1][1] or ()))
+        assert told.calls[-1][1:] == (("10.0.0.1", "fd00::2"), "")
+        zone.deaf_to = ""
+        del zone.records["app.example", "A"]
+        await eventually(lambda: told.calls[-1][1] == ("fd00::2",))
         await watch.close()
 
 

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from weirgate.shared.cli.main import app
-from weirgate.shared.config.compiler import endpoint_id
+from weirgate.shared.config.compile_pools import endpoint_id
 from weirgate.shared.discovery.dns import Answer, ResolutionError
 from weirgate.shared.health.check import Target, from_pool
 from weirgate.shared.health.probe import probe
@@ -307,8 +307,9 @@ async def test_a_name_that_changes_is_a_reload_and_one_that_fails_is_not() -> No
                 raise ResolutionError("broken")
             return Answer(found, 0.01)
 
-    async def reload() -> None:
+    async def reload() -> bool:
         seen.append(known["gateways.example"])
+        return True
 
     names = GatewayNames(Resolver(), known)
     await names.watch({"gateways.example"})
@@ -317,6 +318,32 @@ async def test_a_name_that_changes_is_a_reload_and_one_that_fails_is_not() -> No
     telling = asyncio.create_task(names.keep_telling(reload))
     await eventually(lambda: seen, within_s=20)
     assert seen == [("10.0.0.1",)]
+    telling.cancel()
+    await asyncio.gather(telling, return_exceptions=True)
+    await names.close()
+
+
+@pytest.mark.anyio
+async def test_a_reload_that_is_refused_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weirgate.shared.supervisor.changes.FIRST_RETRY_SECONDS", 0.05)
+    answers = iter([True, False, False, True])
+    seen: list[bool] = []
+
+    class Resolver:
+        async def resolve(self, name: str) -> Answer:
+            return Answer(("10.0.0.1",), 300.0)
+
+    async def reload() -> bool:
+        seen.append(next(answers))
+        return seen[-1]
+
+    known: dict[str, tuple[str, ...]] = {}
+    names = GatewayNames(Resolver(), known)
+    await names.watch({"a.example"})
+    telling = asyncio.create_task(names.keep_telling(reload))
+    await eventually(lambda: seen == [True])
+    await names.watch({"a.example", "b.example"})
+    await eventually(lambda: seen == [True, False, False, True])
     telling.cancel()
     await asyncio.gather(telling, return_exceptions=True)
     await names.close()
