@@ -12,9 +12,10 @@ class Exit(IntEnum):
     CANNOT_START = 3
     NOT_REACHABLE = 4
     NOT_IN_TIME = 5
+    NOT_READY = 6
 
 
 HELP = (
     "Exit codes: 0 ok · 1 the configuration has errors, or it was refused · 2 wrong usage · "
-    "3 cannot start · 4 no instance answers · 5 not in time"
+    "3 cannot start · 4 no instance answers · 5 not in time · 6 not ready"
 )

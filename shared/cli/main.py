@@ -38,6 +38,13 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, max=256, help="Gateway processes, instead of gateway.workers in the file."),
 ]
+Watch = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="Reload when FILE, one that it includes, or one that holds a secret has changed.",
+    ),
+]
 
 app = typer.Typer(
     name="weirgate",
@@ -58,18 +65,18 @@ shun_app = typer.Typer(
 
 
 @app.command(epilog=HELP)
-def up(file: File, workers: Workers = None) -> None:
+def up(file: File, workers: Workers = None, *, watch: Watch = False) -> None:
     """Run the whole node: supervisor, edge and gateways, until SIGTERM.
 
     SIGTERM and SIGINT drain (a second one ends at once), SIGHUP reads FILE again.
     """
     from weirgate.shared.cli.up import run
 
-    raise typer.Exit(run(file, workers))
+    raise typer.Exit(run(file, workers, watch=watch))
 
 
 @app.command(epilog=HELP)
-def edge(file: File) -> None:
+def edge(file: File, *, watch: Watch = False) -> None:
     """Run the L4 tier alone: its gateways are the nodes of gateway.nodes, on other hosts.
 
     Signals are as with up.
@@ -77,11 +84,11 @@ def edge(file: File) -> None:
     from weirgate.shared.cli.up import run
     from weirgate.shared.config import Role
 
-    raise typer.Exit(run(file, role=Role.EDGE))
+    raise typer.Exit(run(file, role=Role.EDGE, watch=watch))
 
 
 @app.command(epilog=HELP)
-def gateway(file: File, workers: Workers = None) -> None:
+def gateway(file: File, workers: Workers = None, *, watch: Watch = False) -> None:
     """Run the L7 tier alone: it takes connections from the edges of gateway.nodes only.
 
     Signals are as with up; a drain first waits until every edge knows of it.
@@ -89,7 +96,7 @@ def gateway(file: File, workers: Workers = None) -> None:
     from weirgate.shared.cli.up import run
     from weirgate.shared.config import Role
 
-    raise typer.Exit(run(file, workers, Role.GATEWAY))
+    raise typer.Exit(run(file, workers, Role.GATEWAY, watch=watch))
 
 
 @app.command(epilog=HELP)
@@ -112,8 +119,64 @@ def check(
 
 
 @app.command(epilog=HELP)
-def status(admin: AdminUrl = DEFAULT_ADMIN, *, token: Token = "", as_json: AsJson = False) -> None:
-    """Show a running node: processes, listeners, pools and endpoints."""
+def attach(
+    path: Annotated[
+        Path, typer.Argument(help="gateway.attach.socket of the node.", metavar="SOCKET")
+    ],
+    *,
+    health: Annotated[
+        str,
+        typer.Option(help="IP:port that answers GET /health for probes; off = none."),
+    ] = "127.0.0.1:9900",
+) -> None:
+    """Run one gateway for a node in another container of this host (gateway.attach).
+
+    It needs no file: the node gives it everything. When the node goes, open connections are served
+    on; SIGTERM lets them finish, and ends.
+    """
+    from weirgate.shared.cli.attach import run
+
+    raise typer.Exit(run(path, health))
+
+
+@app.command(epilog=HELP)
+def hold(
+    path: Annotated[Path, typer.Argument(help="The Unix socket to be found at.", metavar="SOCKET")],
+    *,
+    health: Annotated[
+        str,
+        typer.Option(help="IP:port that answers GET /health for probes; off = none."),
+    ] = "off",
+) -> None:
+    """Keep listening sockets for a node in another container: its restart then refuses nobody.
+
+    The node is told where by the environment variable WEIRGATE_SOCKET_STORE.
+    """
+    from weirgate.shared.cli.hold import run
+
+    raise typer.Exit(run(path, health))
+
+
+@app.command(epilog=HELP)
+def status(
+    admin: AdminUrl = DEFAULT_ADMIN,
+    *,
+    ready: Annotated[
+        bool,
+        typer.Option("--ready", help="Only say whether it takes traffic; 6 = it does not."),
+    ] = False,
+    token: Token = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show a running node: processes, listeners, pools and endpoints.
+
+    With --ready: made for probes of containers; it is quick, and needs no token.
+    """
+    if ready:
+        from weirgate.shared.cli.ready import run
+
+        raise typer.Exit(run(admin, as_json=as_json))
+
     from weirgate.shared.cli.remote import status as show
 
     raise typer.Exit(show(admin, token, as_json=as_json))

@@ -30,6 +30,7 @@ def show(status: Row, console: Console | None = None) -> None:
         for row in pool["endpoints"]:
             if row["last_error"] and row["state"] != "up":
                 console.print(Text(f"  {row['address']}: {row['last_error']}", style="red"))
+    _show_discovery(status.get("discovery", ()), console)
 
 
 def _role(status: Row) -> str:
@@ -75,6 +76,27 @@ def _pool(pool: Row) -> Table:
             *_cells(row, *counts, "connect_failures"),
         )
     return table
+
+
+def _show_discovery(rows: Sequence[Row], console: Console) -> None:
+    if not rows:
+        return
+    table = _table("Discovery", "source", "state", "since")
+    _numbers(table, "objects", "with problems")
+    for row in rows:
+        colours = {"ok": "green", "error": "red"}
+        state = Text(row["state"], style=colours.get(row["state"], "yellow"))
+        ago = f"{_duration(max(time.time() - row['since'], 0))} ago"
+        table.add_row(row["source"], state, ago, str(row["objects"]), str(len(row["problems"])))
+    console.print(table)
+    for row in rows:
+        if row["error"]:
+            console.print(Text(f"  {row['source']}: {row['error']}", style="red"))
+        for name, state in row["not_up"].items():
+            console.print(Text(f"  {name}: {state}", style="yellow"))
+        for problems in row["problems"].values():
+            for problem in problems:
+                console.print(Text(f"  {problem}", style="red"))
 
 
 def _endpoint_state(row: Row) -> Text:

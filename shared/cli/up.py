@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from weirgate.shared.supervisor.plan import Plan
 
 
-def run(path: "Path", workers: int | None = None, role: Role = Role.BOTH) -> Exit:
+def run(
+    path: "Path", workers: int | None = None, role: Role = Role.BOTH, *, watch: bool = False
+) -> Exit:
     """Run until told to end; return the exit code."""
     # made once: sticky cookies signed with it hold across reloads
-    planner = Planner(path, dict(os.environ), secrets.token_hex(32), workers, role)
+    planner = Planner(path, dict(os.environ), secrets.token_hex(32), workers, role, watch=watch)
     try:
         plan = planner.plan()
     except ConfigErrors as error:

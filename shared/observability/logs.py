@@ -33,7 +33,7 @@ def set_up(level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers = [_PlainQueueHandler(queue)]
     set_level(level)
-    for noisy in ("asyncio", "httpx", "httpcore", "uvicorn"):
+    for noisy in ("asyncio", "httpx", "httpcore", "uvicorn", "docker", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -34,6 +34,7 @@ class Launch:
     pass_fds: tuple[int, ...] = ()
     #: Closed in the supervisor once the child has its own copies.
     close_after: tuple[int, ...] = ()
+    control_socket: str = ""
 
 
 class Observer(Protocol):
@@ -49,13 +50,41 @@ class Observer(Protocol):
         """A process has ended."""
 
 
+class Running(Protocol):
+    """A process that runs here, or in another container."""
+
+    @property
+    def pid(self) -> int:
+        """The process id, where it runs."""
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, or nothing when the process has ended."""
+
+    async def exited(self) -> int:
+        """Wait for the end; return the exit status, negative for the signal that ended it."""
+
+
+class Host(Running, Protocol):
+    """Another container, which starts the process of a seat."""
+
+    @property
+    def name(self) -> str:
+        """The container's name."""
+
+    def start(self, launch: Launch) -> None:
+        """Start the process, or raise ``OSError``."""
+
+    def lost(self) -> None:
+        """Let the host go."""
+
+
 @dataclass(slots=True, eq=False)
 class Child:
     """One child and all its successors.
 
     ``state`` is ``starting``, ``ready``, ``down``, ``drained`` (by an operator's order, and not
-    started again) or ``ended``; ``generation`` is the one that the running process is known to
-    have.
+    started again), ``vacant`` (nobody is there to run it) or ``ended``; ``generation`` is the one
+    that the running process is known to have.
     """
 
     name: str
@@ -80,8 +109,11 @@ class Child:
     trial: bool = False
     #: An operator's drain.
     order: Order | None = None
+    #: A seat for a gateway that another container runs: without one there is no process.
+    is_seat: bool = False
+    attachment: Host | None = None
     client: ChildClient = field(init=False)
-    _process: Process | None = field(init=False, default=None)
+    _process: Running | None = field(init=False, default=None)
     _hung: bool = field(init=False, default=False)
     #: The incarnation that was told to finish.
     _finishing: int = field(init=False, default=0)
@@ -103,9 +135,14 @@ class Child:
         return self._process.pid if self._process else None
 
     @property
+    def vacant(self) -> bool:
+        """Whether it is a seat that nobody has taken."""
+        return self.is_seat and self.attachment is None
+
+    @property
     def held(self) -> bool:
-        """Whether an operator's order keeps it from being started again."""
-        return self.order is not None and not self.order.replace
+        """Whether it is not started again: by an operator's order, or as there is nobody to."""
+        return self.vacant or (self.order is not None and not self.order.replace)
 
     @property
     def takes_work(self) -> bool:
@@ -124,6 +161,11 @@ class Child:
                 break
             self.restarts += 1
             self.hangs += self._hung
+            if self.vacant:
+                log.warning(
+                    "a gateway has gone with its container", extra=fields(process=self.name)
+                )
+                continue
             if self.order is not None and self.order.incarnation == self.incarnation:
                 log.info("child has drained", extra=fields(process=self.name, how=self.last_exit))
                 continue
@@ -151,6 +193,17 @@ class Child:
         else:
             self.order = None
         self._wake.set()
+
+    def occupy(self, host: Host) -> None:
+        """Let a host run the process of this seat; what others failed at is not its fault."""
+        self.failed_starts, self.backoff = 0, Backoff()
+        self.attachment = host
+        self._wake.set()
+
+    def vacate(self) -> None:
+        """The host has gone, or is to go: whoever takes the seat next starts anew."""
+        self.attachment = None
+        self.order = None
 
     def obey(self, order: Order) -> None:
         """Take an operator's order, in the place of an earlier one."""
@@ -182,7 +235,7 @@ class Child:
         self.kill()
 
     async def _stay_down(self) -> None:
-        self.state = "drained"
+        self.state = "vacant" if self.vacant else "drained"
         self.observer.child_down(self)
         self._wake.clear()
         await self._wake.wait()
@@ -217,7 +270,7 @@ class Child:
         self.control_socket.unlink(missing_ok=True)
         launch = self.launch(self)
         try:
-            self._process = Process.start(launch.command, launch.bootstrap, launch.pass_fds)
+            self._process = self._started(launch)
         except OSError as error:
             self.last_exit = f"cannot be started: {error}"
             self.state = "down"
@@ -228,6 +281,14 @@ class Child:
                 os.close(fd)
         self.generation = launch.generation
         return True
+
+    def _started(self, launch: Launch) -> Running:
+        if not self.is_seat:
+            return Process.start(launch.command, launch.bootstrap, launch.pass_fds)
+        if self.attachment is None:
+            raise OSError("its container has gone")
+        self.attachment.start(launch)
+        return self.attachment
 
     async def _watch(self, exited: "asyncio.Task[int]") -> None:
         becoming = asyncio.create_task(self._become_ready())

@@ -39,7 +39,7 @@ class FileWatch:
     """
 
     def __init__(
-        self, in_force: Callable[[], Watched], reload: Callable[[], Awaitable[None]]
+        self, in_force: Callable[[], Watched], reload: Callable[[], Awaitable[object]]
     ) -> None:
         self._in_force = in_force
         self._reload = reload

@@ -13,11 +13,13 @@ from weirgate.shared.config import ConfigErrors
 from weirgate.shared.config.nodes import POOL, Role
 from weirgate.shared.discovery.dns import Resolver
 from weirgate.shared.supervisor import listeners as binding
+from weirgate.shared.supervisor.errors import InheritedError
 from weirgate.shared.supervisor.fleet import Fleet
 from weirgate.shared.supervisor.gateway_names import GatewayNames
 from weirgate.shared.supervisor.node_load import NodeLoadServer
 from weirgate.shared.supervisor.plan import Plan, Planner
 from weirgate.shared.supervisor.presence import Presence
+from weirgate.shared.supervisor.socket_store import KeptSockets
 from weirgate.shared.supervisor.tasks import Tasks
 
 
@@ -37,12 +39,14 @@ class OtherHosts:
         """Which tiers this node runs."""
         return self._planner.role
 
-    def bind(self, plan: Plan) -> list[str]:
+    def bind(self, plan: Plan, kept: KeptSockets) -> list[str]:
         """Bind where a gateway node tells its load; return what is wrong."""
         bound, failures = [], []
         for address in plan.settings.load_binds:
             try:
-                bound.append(binding.bind(address))
+                bound.append(binding.open_one(address, kept))
+            except InheritedError as error:
+                failures.append(f"gateway.nodes.health: {error}")
             except OSError as error:
                 failures.append(f"gateway.nodes.health: {binding.explain(address, error)}")
         if bound:
@@ -90,7 +94,7 @@ class OtherHosts:
             self._load_server.edges = tuple(network for network in networks if network)
         await self._names.watch(plan.settings.gateway_names)
 
-    def keep_finding(self, reload: Callable[[], Awaitable[None]]) -> None:
+    def keep_finding(self, reload: Callable[[], Awaitable[bool]]) -> None:
         """Reload whenever names lead to other gateway nodes."""
         self._tasks.keep("gateway names", lambda: self._names.keep_telling(reload))
 
@@ -121,5 +125,7 @@ def gateways_of(plan: Plan) -> list[str]:
     if plan.settings.role is Role.EDGE:
         pool = next((pool for pool in plan.value["pools"] if pool["name"] == POOL), None)
         count, what = len(pool["endpoints"]) if pool else 0, "gateway node"
+    if plan.settings.attach_socket is not None:
+        return [f"gateways attach at {plan.settings.attach_socket}"]
     load = [f"load http://{bind}/load" for bind in plan.settings.load_binds]
     return [f"{count} {what}{'' if count == 1 else 's'}", *load]

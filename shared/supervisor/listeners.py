@@ -8,9 +8,10 @@ import stat
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weirgate.shared.addresses import UNIX, join_address, split_address
-from weirgate.shared.supervisor.errors import BindError
+from weirgate.shared.supervisor.errors import BindError, InheritedError
 from weirgate.shared.supervisor.port_owner import port_owner
 from weirgate.shared.supervisor.socket_options import (
     UNTOUCHED,
@@ -18,7 +19,11 @@ from weirgate.shared.supervisor.socket_options import (
     SocketOptions,
     change,
     listen,
+    listen_anew,
 )
+
+if TYPE_CHECKING:
+    from weirgate.shared.supervisor.socket_store import KeptSockets
 
 #: Before the address of a UDP socket: the same address can be bound once for each transport.
 UDP = "udp:"
@@ -40,11 +45,12 @@ class Key:
 
 
 class Listeners:
-    """Every socket in force, by key."""
+    """Every socket in force, by key; ``kept`` knows those that somebody else holds, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: "KeptSockets | None" = None) -> None:
         self.sockets: dict[Key, socket.socket] = {}
         self._options: dict[Key, SocketOptions] = {}
+        self._kept = kept
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self.sockets)
@@ -75,16 +81,17 @@ class Listeners:
                 shared = by_address.get(key.bind)
                 if shared is None:
                     own = options.get(key.name, UNTOUCHED)
-                    opened[key], self._options[key] = bind(key.bind, own), own
+                    opened[key], self._options[key] = open_one(key.bind, self._kept, own), own
                 else:
                     opened[key] = self.sockets[shared].dup()
                     self._options[key] = self._options.get(shared, UNTOUCHED)
             except OSError as error:
                 failures.append(f"{key.name}: {explain(key.bind, error)}")
-            except OptionError as error:
+            except (OptionError, InheritedError) as error:
                 failures.append(f"{key.name}: {error}")
         if failures:
-            self.discard(opened)
+            kept = self._kept
+            self.discard({k: v for k, v in opened.items() if not (kept and kept.put_back(v))})
             raise BindError("\n".join(failures))
         return opened
 
@@ -111,15 +118,18 @@ class Listeners:
     def add(self, opened: dict[Key, socket.socket]) -> None:
         """Take opened sockets into force."""
         self.sockets |= opened
+        if self._kept is not None:
+            for key, listener in opened.items():
+                self._kept.keep(key.name, key.bind, listener)
 
     def discard(self, opened: dict[Key, socket.socket]) -> None:
         """Close sockets that nobody needs, wherever a copy of them has gone."""
         for key in opened:
             self.sockets.pop(key, None)
             self._options.pop(key, None)
-        ours = {listener.getsockname() for listener in self.sockets.values()}
+        ours = {bound_address(listener) for listener in self.sockets.values()}
         for key, listener in opened.items():
-            if listener.getsockname() not in ours:
+            if bound_address(listener) not in ours and self._is_ours_to_end(listener):
                 # also ends the listening of a copy that an edge holds, be it one that only finishes
                 with contextlib.suppress(OSError):
                     listener.shutdown(socket.SHUT_RDWR)
@@ -128,16 +138,39 @@ class Listeners:
 
     def keep_only(self, wanted: Iterable[Key]) -> None:
         """Close the sockets that no listener names any more."""
-        gone = {key: self.sockets[key] for key in self.sockets.keys() - set(wanted)}
+        gone = {key: self.sockets.pop(key) for key in self.sockets.keys() - set(wanted)}
+        ours = {bound_address(listener) for listener in self.sockets.values()}
         for key, listener in gone.items():
             if listener.type == socket.SOCK_DGRAM:  # sessions that go on answer from it
-                self.sockets.pop(key).close()
+                if bound_address(listener) not in ours:
+                    self._is_ours_to_end(listener)
+                listener.close()
                 self._options.pop(key, None)
         self.discard({k: v for k, v in gone.items() if v.type != socket.SOCK_DGRAM})
 
     def close(self) -> None:
-        """Close everything."""
+        """Close everything; a socket that is kept elsewhere listens on, for our successor."""
+        for key, listener in list(self.sockets.items()):
+            if self._kept is not None and self._kept.held(listener):
+                self.sockets.pop(key).close()
         self.keep_only(())
+
+    def _is_ours_to_end(self, listener: socket.socket) -> bool:
+        return self._kept is None or self._kept.let_go(listener)
+
+
+def open_one(
+    address: str, kept: "KeptSockets | None", options: SocketOptions = UNTOUCHED
+) -> socket.socket:
+    """Take the inherited socket for an address, or bind it.
+
+    Raises:
+        InheritedError: the inherited one does not do.
+        OptionError: the kernel refuses an option.
+        OSError: as the kernel says; ``explain`` makes a sentence of it.
+    """
+    inherited = None if kept is None else kept.take(address, options)
+    return bind(address, options) if inherited is None else inherited
 
 
 def bind(address: str, options: SocketOptions = UNTOUCHED) -> socket.socket:
@@ -168,6 +201,19 @@ def bind(address: str, options: SocketOptions = UNTOUCHED) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def prepare(listener: socket.socket, options: SocketOptions) -> None:
+    """Set what ``bind`` would have set, on a socket that is bound already.
+
+    Raises:
+        OptionError: the kernel refuses an option.
+        OSError: it cannot listen.
+    """
+    if listener.type == socket.SOCK_DGRAM:
+        _grow_buffer(listener)
+    else:
+        listen_anew(listener, options)
 
 
 def _grow_buffer(datagrams: socket.socket) -> None:

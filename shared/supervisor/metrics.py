@@ -2,13 +2,16 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from weirgate.shared.control.client import ChildError
 from weirgate.shared.observability.aggregate import Aggregate
 from weirgate.shared.observability.prometheus import Family, parse, render
 from weirgate.shared.supervisor.children import Child
 from weirgate.shared.supervisor.endpoints import Endpoint
+
+#: Of each source of discovery: whether it is well, its objects, and those with errors.
+Figures = Mapping[str, tuple[bool, int, int]]
 
 
 class NodeMetrics:
@@ -20,7 +23,11 @@ class NodeMetrics:
         self.reloads: Counter[str] = Counter({"applied": 0, "unchanged": 0, "refused": 0})
 
     async def text(
-        self, children: list[Child], endpoints: Iterable[Endpoint], generation: int
+        self,
+        children: list[Child],
+        endpoints: Iterable[Endpoint],
+        generation: int,
+        sources: Figures,
     ) -> str:
         """Return everything as Prometheus text."""
         up = await asyncio.gather(*(self.collect(child) for child in children))
@@ -33,6 +40,7 @@ class NodeMetrics:
                 "weirgate_snapshot_generation", "Generation of the snapshot in force.", generation
             ),
             self._build_info(),
+            *_discovery(sources),
         ]
         return render([*self._aggregate.families(), *own])
 
@@ -92,6 +100,16 @@ def _restarts(children: list[Child]) -> Family:
         family.set(child.restarts - child.hangs, process=child.name, reason="ended")
         family.set(child.hangs, process=child.name, reason="hung")
     return family
+
+
+def _discovery(sources: Figures) -> list[Family]:
+    up = Family("weirgate_discovery_up", "gauge", "1 when the source of discovery is heard.")
+    objects = Family("weirgate_discovery_objects", "gauge", "Objects with labels that are known.")
+    errors = Family("weirgate_discovery_errors", "gauge", "Objects with an error in their labels.")
+    for source, figures in sources.items():
+        for family, value in zip((up, objects, errors), figures, strict=True):
+            family.set(int(value), source=source)
+    return [up, objects, errors] if sources else []
 
 
 def _single(name: str, text: str, value: float) -> Family:

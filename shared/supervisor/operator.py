@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from weirgate.shared.addresses import Prefix
-from weirgate.shared.config.compiler import endpoint_id
+from weirgate.shared.config.compile_pools import endpoint_id
 from weirgate.shared.control.operate import Answer, DrainRequest, ShunRequest, UpgradeRequest
 from weirgate.shared.observability.logs import fields
 from weirgate.shared.supervisor import view
@@ -135,7 +135,7 @@ class Operator:
                 source=source, by=request.by, seconds=request.seconds, reason=request.reason
             ),
         )
-        told = await self._fleet.tell_shuns()
+        told = await self._fleet.shun_updates.tell_now()
         until = {"since": shun.since, "until": shun.until}
         answer = {"result": "shunned", "source": source, "in_force": told, **until}
         return Answer(200, answer)
@@ -146,7 +146,7 @@ class Operator:
         if not self._shuns.remove(prefix):
             return Answer(200, {"result": "unchanged", "source": source})
         log.warning("no longer shunned by an operator", extra=fields(source=source, by=by))
-        told = await self._fleet.tell_shuns()
+        told = await self._fleet.shun_updates.tell_now()
         return Answer(200, {"result": "removed", "source": source, "in_force": told})
 
     def shuns(self) -> Sequence[Mapping[str, Any]]:

@@ -15,12 +15,14 @@ from weirgate.shared.config import (
     load,
     problems_from_native,
 )
+from weirgate.shared.config.discovered import Discovered, LabelReader, with_discovered
 from weirgate.shared.config.kernel import kernel_warnings
 from weirgate.shared.config.watched import Signature
+from weirgate.shared.discovery.found import Found
 from weirgate.shared.supervisor import settings
-from weirgate.shared.supervisor.fleet import InForce
 from weirgate.shared.supervisor.listeners import UDP, Key
 from weirgate.shared.supervisor.settings import Settings
+from weirgate.shared.supervisor.snapshots import InForce
 from weirgate.shared.supervisor.socket_options import SocketOptions
 
 
@@ -36,6 +38,9 @@ class Plan:
     problems: tuple[Problem, ...]
     #: Files that were read, as they were then.
     files: Mapping[Path, Signature] = field(default_factory=dict)
+    #: What the file says, without what was discovered.
+    written: Loaded | None = field(default=None, repr=False, compare=False)
+    discovered: Discovered = field(default_factory=Discovered)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -49,6 +54,11 @@ class Plan:
             for listener in self.value["listeners"]
             for bind in listener["bind"]
         ]
+
+    def addresses(self) -> set[str]:
+        """Return every address that the node listens on."""
+        own = {*self.settings.load_binds, self.settings.admin_bind or ""}
+        return own | {key.bind for key in self.keys()}
 
     def options(self) -> dict[str, SocketOptions]:
         """Return the options of the listening sockets, by the listener's name."""
@@ -73,15 +83,51 @@ class Planner:
     role: Role = Role.BOTH
     #: Addresses of the names that gateway nodes are found by; kept fresh by an edge.
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    #: What the sources of discovery have told last, by kind.
+    found: dict[str, tuple[Found, ...]] = field(default_factory=dict)
+    labels: LabelReader = field(default_factory=LabelReader)
+    #: Whether the file itself, what it includes and its secrets are watched, too.
+    watch: bool = False
 
-    def plan(self) -> Plan:
+    def plan(self, written: Loaded | None = None) -> Plan:
         """Read the file. It blocks for tens of milliseconds: on a running loop use a thread.
+
+        Args:
+            written: What the file has said before: then it is not read again, and an edit that
+                nobody has asked to put in force stays out of force.
 
         Raises:
             ConfigErrors: the file is refused, with everything that is wrong.
         """
-        written = load(self.path, self.environ)
-        loaded = in_role(written, self.role, self.names)
+        written = written or self._read()
+        try:
+            plan = self._labelled(written)
+        except ConfigErrors as error:
+            error.files = {**error.files, **self._own(written.seen)}
+            raise
+        return replace(plan, files={**plan.files, **self._own(written.seen)})
+
+    def _read(self) -> Loaded:
+        try:
+            return load(self.path, self.environ)
+        except ConfigErrors as error:
+            error.files = self._own(error.files)
+            raise
+
+    def _own(self, files: Mapping[Path, Signature]) -> Mapping[Path, Signature]:
+        return files if self.watch else {}
+
+    def _labelled(self, written: Loaded) -> Plan:
+        """Make a plan of the file and of what labels add to it."""
+        if written.config.discovery is None:
+            return replace(self._plan(written), written=written)
+        pieces = self.labels.read(written, dict(self.found))
+        plan, discovered = with_discovered(written, pieces, self._plan)
+        return replace(plan, written=written, discovered=discovered)
+
+    def _plan(self, whole: Loaded) -> Plan:
+        """Make a plan of a checked configuration."""
+        loaded = in_role(whole, self.role, self.names)
         snapshot = compile_snapshot(loaded, cookie_secret=self.cookie_secret)
         refused = problems_from_native(loaded, _refusals(snapshot.data))
         refused += _unsafe_admin(loaded)

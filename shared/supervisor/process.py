@@ -6,10 +6,11 @@ output into the child.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from weirgate.shared.control.boot import SUPERVISOR_PID
 
@@ -34,11 +35,7 @@ class Process:
         The call blocks for the 2 ms that fork and exec take, so that a command that cannot be
         run raises here.
         """
-        memory = os.memfd_create("weirgate-bootstrap")
-        try:
-            with os.fdopen(memory, "wb", closefd=False) as file:
-                file.write(bootstrap)
-            os.lseek(memory, 0, os.SEEK_SET)
+        with in_memory(bootstrap) as memory:
             popen = subprocess.Popen(
                 [*command, str(memory)],
                 stdin=subprocess.DEVNULL,
@@ -50,8 +47,6 @@ class Process:
                 # its own group: Ctrl-C in the terminal reaches the supervisor alone
                 process_group=0,
             )
-        finally:
-            os.close(memory)
         return cls(popen)
 
     @property
@@ -76,6 +71,19 @@ class Process:
         status = self._popen.wait()
         os.close(self._pidfd)
         return status
+
+
+@contextlib.contextmanager
+def in_memory(bootstrap: bytes) -> Iterator[int]:
+    """Give a descriptor of memory that holds a bootstrap, at its beginning."""
+    memory = os.memfd_create("weirgate-bootstrap")
+    try:
+        with os.fdopen(memory, "wb", closefd=False) as file:
+            file.write(bootstrap)
+        os.lseek(memory, 0, os.SEEK_SET)
+        yield memory
+    finally:
+        os.close(memory)
 
 
 def describe_exit(status: int) -> str:

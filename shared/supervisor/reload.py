@@ -13,10 +13,11 @@ from weirgate.shared.config.watched import Signature
 from weirgate.shared.control.client import ChildError
 from weirgate.shared.errors import WeirgateError
 from weirgate.shared.observability.logs import fields, set_level
-from weirgate.shared.supervisor.fleet import Fleet, InForce
+from weirgate.shared.supervisor.fleet import Fleet
 from weirgate.shared.supervisor.listeners import Key, Listeners
 from weirgate.shared.supervisor.plan import Plan, Planner
 from weirgate.shared.supervisor.settings import Settings
+from weirgate.shared.supervisor.snapshots import InForce
 from weirgate.shared.supervisor.upstreams import Upstreams
 
 log = logging.getLogger(__name__)
@@ -73,19 +74,30 @@ class Reloader:
         """The files that the configuration is made of, in force or as refused last."""
         return {**self._attempted, **self.plan.files}
 
-    async def reload(self, fleet: Fleet) -> Outcome:
-        """Read the file again and put it in force, or say why the old one stays."""
+    async def reload(self, fleet: Fleet, *, discovered: bool = False) -> Outcome:
+        """Read the file again and put it in force, or say why the old one stays.
+
+        With ``discovered`` the file stays as it was read last: only what was discovered has
+        changed, and warnings that were given before are not given again.
+        """
         async with self.one_at_a_time:
+            known = self.plan.warnings if discovered else ()
+            written = self.plan.written if discovered else None
             try:
-                plan = await asyncio.to_thread(self._planner.plan)
+                plan = await asyncio.to_thread(self._planner.plan, written)
             except ConfigErrors as error:
                 self._attempted = error.files
                 problems = tuple(problem.as_dict() for problem in error.problems)
                 return self._refused([p.render() for p in error.problems], problems)
             except WeirgateError as error:
                 return self._refused([str(error)])
+            except Exception as error:  # a fault of our own changes nothing that runs
+                log.exception("the configuration cannot be read")
+                return self._refused([f"{type(error).__name__}: {error}"])
             self._attempted = plan.files
             warnings = plan.warnings + self._needs_restart(plan.settings)
+            if discovered:
+                warnings = tuple(warning for warning in plan.warnings if warning not in known)
             set_level(plan.settings.log_level)
             if plan.hash == self.in_force.hash:
                 self.plan = plan
@@ -138,6 +150,7 @@ class Reloader:
         began = self._started_with
         changes = {
             "gateway.workers": (began.workers, wanted.workers),
+            "gateway.attach": (began.attach_socket, wanted.attach_socket),
             "edge.workers": (began.edge_workers, wanted.edge_workers),
             "admin.bind": (began.admin_bind, wanted.admin_bind),
             "admin.token": (began.admin_token, wanted.admin_token),

@@ -90,8 +90,16 @@ def _sweep(parent: Path) -> None:
 
 
 def _parent(environ: Mapping[str, str]) -> Path:
-    candidates = (environ.get("XDG_RUNTIME_DIR", ""), "/run", tempfile.gettempdir())
-    for candidate in candidates:
+    for candidate in _candidates(environ):
         if candidate and Path(candidate).is_dir() and os.access(candidate, os.W_OK | os.X_OK):
             return Path(candidate)
     raise StartError("no directory for control sockets is writable; set run_directory")
+
+
+def _candidates(environ: Mapping[str, str]) -> Iterator[str]:
+    yield environ.get("XDG_RUNTIME_DIR", "")
+    yield "/run"
+    with contextlib.suppress(FileNotFoundError):  # no directory for temporary files at all
+        yield tempfile.gettempdir()
+    # in a container whose root is read-only, this one is memory all the same
+    yield "/dev/shm"  # noqa: S108

@@ -30,6 +30,8 @@ class Settings:
     run_directory: Path | None
     log_level: str
     role: Role = Role.BOTH
+    #: Where gateways of other containers attach themselves, to ``workers`` seats.
+    attach_socket: Path | None = None
     #: Of a gateway node: where it tells its load, to the hosts of which networks, and how long it
     #: takes until every edge has asked.
     load_binds: tuple[str, ...] = ()
@@ -43,18 +45,30 @@ def read(loaded: "Loaded", *, workers: int | None = None) -> Settings:
     """Read the settings; ``workers`` overrides the file."""
     config = loaded.config
     bind = None if config.admin.bind == "off" else config.admin.bind
+    attach = config.gateway.attach if loaded.role is Role.BOTH else None
     return Settings(
-        workers=0 if loaded.role is Role.EDGE else workers or config.gateway.workers,
+        workers=_gateways(loaded, workers),
         edge_workers=config.edge.workers,
         admin_bind=bind,
         admin_token=_token(config),
         drain_seconds=config.drain.timeout.total_seconds() or _YEAR_SECONDS,
-        run_directory=config.run_directory,
+        # the control sockets of attached gateways are beside the one that they attach to
+        run_directory=config.run_directory or (attach.socket.parent / "node" if attach else None),
+        attach_socket=attach.socket if attach else None,
         log_level=config.logs.level,
         role=loaded.role,
         gateway_names=node_names(config) if loaded.role is Role.EDGE else frozenset(),
         **_of_gateway_node(loaded),
     )
+
+
+def _gateways(loaded: "Loaded", workers: int | None) -> int:
+    gateway = loaded.config.gateway
+    if loaded.role is Role.EDGE:
+        return 0
+    if loaded.role is Role.BOTH and gateway.attach is not None:
+        return gateway.attach.seats
+    return workers or gateway.workers
 
 
 def _of_gateway_node(loaded: "Loaded") -> dict[str, Any]:

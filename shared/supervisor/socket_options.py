@@ -4,6 +4,7 @@ Linux gives accepted sockets a copy of the listening socket's: keep-alive, user 
 control and buffers are inherited that way, at no cost for each connection.
 """
 
+import contextlib
 import errno
 import logging
 import socket
@@ -75,6 +76,21 @@ def listen(listener: socket.socket, options: SocketOptions) -> None:
     listener.listen(options.backlog)
 
 
+def listen_anew(listener: socket.socket, options: SocketOptions) -> None:
+    """Set every option of a socket that may carry another configuration's, and listen.
+
+    Raises:
+        OptionError: the kernel refuses one.
+        OSError: it cannot listen.
+    """
+    for field in fields(SocketOptions):
+        value = getattr(options, field.name)
+        if field.name in _BUFFERS and not value and not _is_locked(listener, field.name):
+            continue
+        _set(listener, field.name, value)
+    listener.listen(options.backlog)
+
+
 def change(listener: socket.socket, before: SocketOptions, after: SocketOptions) -> None:
     """Set what differs.
 
@@ -85,12 +101,24 @@ def change(listener: socket.socket, before: SocketOptions, after: SocketOptions)
         name, value = field.name, getattr(after, field.name)
         if value == getattr(before, name):
             continue
-        if listener.family == socket.AF_UNIX and name != "backlog":
-            continue
-        try:
-            _SETTERS[name](listener, value)
-        except OSError as error:
-            raise OptionError(f"{name}: {error.strerror or error}") from error
+        _set(listener, name, value)
+
+
+def _set(listener: socket.socket, name: str, value: Any) -> None:
+    if listener.family == socket.AF_UNIX and name != "backlog":
+        return
+    try:
+        _SETTERS[name](listener, value)
+    except OSError as error:
+        raise OptionError(f"{name}: {error.strerror or error}") from error
+
+
+def _is_locked(listener: socket.socket, buffer: str) -> bool:
+    """Whether somebody has set the size of a buffer, so that the kernel does not tune it."""
+    _, lock, _, _ = _BUFFERS[buffer]
+    with contextlib.suppress(OSError):  # before Linux 5.14 nobody can tell
+        return bool(listener.getsockopt(socket.SOL_SOCKET, _SO_BUF_LOCK) & lock)
+    return False
 
 
 def _set_backlog(listener: socket.socket, backlog: int) -> None:

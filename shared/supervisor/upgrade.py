@@ -15,6 +15,7 @@ from weirgate.shared.control.operate import Answer, UpgradeRequest
 from weirgate.shared.observability.logs import fields
 from weirgate.shared.polling import until
 from weirgate.shared.supervisor.children import Child
+from weirgate.shared.supervisor.draining import drained
 from weirgate.shared.supervisor.fleet import Fleet
 from weirgate.shared.supervisor.orders import Order
 from weirgate.shared.supervisor.tasks import Tasks
@@ -125,7 +126,7 @@ class EdgeUpgrade:
             log.warning("child does not drain", extra=fields(process=old.name, error=error))
         try:
             async with asyncio.timeout(seconds + _HANGS_SECONDS):
-                await until(lambda: _drained(old), _DRAINED_POLL_SECONDS)
+                await until(lambda: drained(old), _DRAINED_POLL_SECONDS)
                 if old.state == "ready":
                     await self._counts.collect(old)
                 old.finish()
@@ -179,12 +180,3 @@ async def _settled(children: list[Child]) -> bool:
 
 async def _ended(child: Child) -> bool:
     return child.state == "ended"
-
-
-async def _drained(child: Child) -> bool:
-    if child.pid is None:
-        return True
-    try:
-        return bool((await child.client.status())["drained"])
-    except ChildError:
-        return False

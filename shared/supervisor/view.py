@@ -48,7 +48,7 @@ def processes(fleet: Fleet, statuses: Mapping[str, Status]) -> list[dict[str, An
             statuses.get(child.name, {}),
             slots[child.index] if child.tier == "gateway" else {},
         )
-        for child in fleet.children
+        for child in fleet.present
     ]
 
 
@@ -125,7 +125,9 @@ def _process(child: Child, status: Status, slot: Mapping[str, object]) -> dict[s
         "handoffs_total": status.get("handoffs_total"),
         "latency_us": slot.get("latency_us"),
         "heartbeat_ms": slot.get("heartbeat_ms"),
-        "resident_bytes": _resident_bytes(child.pid) if child.pid else None,
+        "host": child.attachment.name if child.attachment else None,
+        # a number of another container's would be somebody else's here
+        "resident_bytes": _resident_bytes(child.pid) if child.pid and not child.is_seat else None,
     }
 
 

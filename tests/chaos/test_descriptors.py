@@ -161,7 +161,11 @@ async def test_crowd_beyond_the_limit_is_turned_away_and_the_node_recovers(site:
     gateway = site.gateway
     with descriptor_limit(gateway, len(descriptors(gateway)) + 20):
         async with load(port, "/crowd", connections=60) as crowd:
-            await eventually(lambda: crowd.ok > 200 and crowd.kinds().total() > 50)
+            await eventually(
+                lambda: crowd.ok > 200 and crowd.kinds().total() > 50,
+                within_s=30,
+                explain=lambda: f"{crowd.ok} answered, {crowd.kinds()}",
+            )
         assert crowd.kinds().keys() <= TURNED_AWAY, crowd.kinds()
         # Gone, the clients leave their descriptors behind, under the same limit.
 
@@ -170,7 +174,7 @@ async def test_crowd_beyond_the_limit_is_turned_away_and_the_node_recovers(site:
                 return all([(await get(port)).status == 200 for _ in range(20)])
             return False
 
-        await eventually(well)
+        await eventually(well, within_s=30)
     assert await site.weirgate.counted("exhausted") > 0
     assert not await site.blames(site.origin.port)
     assert await site.weirgate.ready()

@@ -14,7 +14,7 @@ from tests.support.origin import echoed, held, one_origin, origins
 from tests.support.tcp import tcp_server
 from tests.support.weirgate import Running, running
 from tests.support.wire import connect, get, request
-from weirgate.shared.testing import Configuration, eventually
+from weirgate.shared.testing import Configuration, eventually, free_port
 
 pytestmark = pytest.mark.anyio
 
@@ -183,6 +183,24 @@ async def test_listener_is_added_and_removed() -> None:
 
                 await eventually(refused)
             assert (await get(weirgate.port())).status == 200
+
+
+async def test_what_a_route_keeps_from_a_listener_stays_so_when_the_listener_goes() -> None:
+    async with one_origin() as origin:
+        config = Configuration().listen("web").listen("plain").pool("all", origin.port)
+        config.route("closed", match={"listener": "plain"}, respond={"status": 403})
+        config.route("all", pool="all")
+        async with running(config) as weirgate, connect(weirgate.port("plain")) as kept:
+            assert (await kept.exchange(request())).status == 403
+            renamed = {"bind": f"127.0.0.1:{free_port()}"}
+            del config.data["listeners"]["plain"]
+            config.data["listeners"]["renamed"] = renamed
+            config.data["routes"][0]["match"] = {"listener": "renamed"}
+            await apply(weirgate, config)
+            answer = await kept.exchange(request())
+            assert (answer.status, answer.reason) == (404, "no_route")
+            assert answer.one("connection") == "close"
+            assert origin.requests == []
 
 
 async def test_listener_that_cannot_be_bound_refuses_the_reload() -> None:

@@ -99,6 +99,24 @@ async def test_sigterm_finishes_what_runs_and_takes_nothing_new() -> None:
                 assert await weirgate.process.wait() == 0
 
 
+async def test_connection_used_lately_is_told_by_its_next_answer_that_a_drain_has_begun() -> None:
+    config = Configuration().listen("web").route("all", respond={"body": "hello"})
+    config.data["drain"] = {"idle": "1m", "timeout": "1m"}
+    async with running(config) as weirgate:
+        (gateway,) = weirgate.gateways()
+        async with connect(weirgate.port()) as wire:
+            assert (await wire.exchange(request())).status == 200
+            weirgate.process.send_signal(signal.SIGTERM)
+            with pytest.raises(TimeoutError):
+                await wire.rest(within_s=2.6)  # by default it would have been closed
+            assert alive(gateway)
+            response = await wire.exchange(request())
+            assert (response.status, response.one("connection")) == (200, "close")
+            assert await wire.rest() == b""
+        async with asyncio.timeout(10):
+            assert await weirgate.process.wait() == 0
+
+
 async def test_drain_ends_at_its_deadline() -> None:
     async with one_origin() as origin:
         origin.on("/hold", held(asyncio.Event()))

@@ -13,9 +13,10 @@ from weirgate.shared import native
 from weirgate.shared.addresses import parse_prefix
 from weirgate.shared.control import boot, child
 from weirgate.shared.supervisor.endpoints import EndpointTable
-from weirgate.shared.supervisor.fleet import Fleet, InForce
+from weirgate.shared.supervisor.fleet import Fleet
 from weirgate.shared.supervisor.listeners import Listeners
 from weirgate.shared.supervisor.shuns import ShunTable
+from weirgate.shared.supervisor.snapshots import InForce
 from weirgate.shared.supervisor.tasks import Tasks
 
 

@@ -54,6 +54,7 @@ def test_every_verb_documents_its_exit_codes(verb: str) -> None:
     for code in ("0 ok", "1 the configuration", "2 wrong usage", "3 cannot start", "4 no instance"):
         assert code in text
     assert "5 not in time" in text
+    assert "6 not ready" in text
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -294,6 +295,26 @@ def test_status_shows_tables_or_the_document_itself() -> None:
     assert asked == ["GET /status Bearer s3cret", "GET /status None"]
 
 
+def test_status_shows_what_was_discovered_and_what_is_wrong_there() -> None:
+    problem = "container a: label weirgate.pol: error WG-C012: got [red] nonsense"
+    source = {
+        "source": "docker", "state": "error", "error": "unix:///x: connection refused",
+        "since": 0, "objects": 17, "not_up": {"container b": "down (unhealthy)"},
+        "problems": {"container a": [problem]},
+    }  # fmt: skip
+    with answering(200, json.dumps({**STATUS, "discovery": [source]}).encode()) as (url, _):
+        shown = " ".join(weirgate("status", "--admin", url).stdout.split())
+    for words in (
+        "Discovery",
+        "docker error",
+        "d ago 17 1",
+        "x: connection refused",
+        problem,
+        "container b: down (unhealthy)",
+    ):
+        assert words in shown
+
+
 @pytest.mark.parametrize(
     ("status", "result", "code"), [(200, "applied", 0), (200, "unchanged", 0), (422, "refused", 1)]
 )
@@ -326,3 +347,35 @@ def test_no_instance_is_4(verb: str) -> None:
 def test_what_is_not_a_node_or_refuses_is_4(status: int, body: bytes) -> None:
     with answering(status, body) as (url, _):
         assert weirgate("status", "--admin", url).exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "word"),
+    [
+        (200, {"ready": True, "draining": False}, 0, "ready"),
+        (503, {"ready": False, "draining": True}, 6, "draining"),
+        (503, {"ready": False, "draining": False}, 6, "not ready"),
+        (200, {"ready": True, "draining": True}, 6, "draining"),
+        (200, ["ready"], 4, ""),
+        (404, {"error": "no"}, 4, ""),
+    ],
+)
+def test_status_ready_is_for_probes(status: int, body: object, code: int, word: str) -> None:
+    with answering(status, json.dumps(body).encode()) as (admin, _):
+        result = weirgate("status", "--ready", "--admin", admin)
+    assert (result.exit_code, result.stdout.strip()) == (code, word)
+
+
+def test_status_ready_says_that_nobody_answers() -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    assert weirgate("status", "--ready", "--admin", nobody).exit_code == 4
+    assert weirgate("status", "--ready", "--admin", "ftp://x").exit_code == 4
+
+
+def test_status_ready_imports_little() -> None:
+    program = (
+        "import sys; from weirgate.shared.cli import ready\n"
+        "print(sorted({'pydantic', 'httpx', 'rich', 'starlette'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, check=True)
+    assert done.stdout == b"[]\n"

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from weirgate.shared.config.compiler import endpoint_id
+from weirgate.shared.config.compile_pools import endpoint_id
 from weirgate.shared.health.check import Check
 from weirgate.shared.health.result import Result
 from weirgate.shared.supervisor.endpoints import EndpointTable

@@ -36,8 +36,27 @@ def test_states_arrive_as_the_protocol_wants_them(manager: socket.socket) -> Non
     assert first == b"RELOADING=1"
     assert second.startswith(b"MONOTONIC_USEC=")
     assert second.partition(b"=")[2].isdigit()
-    told.stopping()
-    assert manager.recv(4096) == b"STOPPING=1"
+    told.stopping(within_seconds=7.5)
+    assert manager.recv(4096) == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=7500000"
+
+
+def test_a_socket_is_given_to_the_store_and_taken_out(manager: socket.socket) -> None:
+    told = notifier(manager)
+    with socket.socket() as kept:
+        assert told.store("weirgate-stored-web-0", kept)
+        text, passed, _, _ = socket.recv_fds(manager, 4096, 4)
+        assert text == b"FDSTORE=1\nFDNAME=weirgate-stored-web-0\nFDPOLL=0"
+        (copy,) = passed
+        assert os.path.sameopenfile(copy, kept.fileno())
+        os.close(copy)
+    told.forget("weirgate-stored-web-0")
+    assert manager.recv(4096) == b"FDSTOREREMOVE=1\nFDNAME=weirgate-stored-web-0"
+
+
+def test_a_store_that_nobody_keeps_is_said(tmp_path: Path) -> None:
+    with socket.socket() as kept:
+        assert not Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).store("x", kept)
+    assert not Notifier({}).present
 
 
 def test_an_abstract_socket_is_reached() -> None:
@@ -45,8 +64,8 @@ def test_an_abstract_socket_is_reached() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("\0" + name)
         listener.settimeout(5)
-        Notifier({"NOTIFY_SOCKET": f"@{name}"}).stopping()
-        assert listener.recv(4096) == b"STOPPING=1"
+        Notifier({"NOTIFY_SOCKET": f"@{name}"}).ready("x")
+        assert listener.recv(4096) == b"READY=1\nSTATUS=x"
 
 
 def test_without_a_manager_or_with_a_dead_one_nothing_happens(tmp_path: Path) -> None:

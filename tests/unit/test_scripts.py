@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from scripts.check_licences import allowed, python_licences
+from scripts.image import sbom
 from scripts.list_requirements import requirements
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +58,12 @@ def test_makefile_has_the_promised_words() -> None:
 def test_every_word_is_a_plan_that_make_understands(word: str) -> None:
     done = subprocess.run(["make", "-n", word], cwd=ROOT, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_list_of_parts_is_the_same_each_time(tmp_path: Path) -> None:
+    texts = []
+    for name in ("one.json", "two.json"):
+        sbom.write(tmp_path / name, "0.1.0", "3.12")
+        texts.append((tmp_path / name).read_text())
+    assert texts[0] == texts[1]
+    assert '"pkg:pypi/weirgate@0.1.0"' in texts[0]

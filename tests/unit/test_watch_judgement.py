@@ -13,9 +13,10 @@ from weirgate.shared import native
 from weirgate.shared.supervisor import watch
 from weirgate.shared.supervisor.children import Child
 from weirgate.shared.supervisor.endpoints import EndpointTable
-from weirgate.shared.supervisor.fleet import Fleet, InForce
+from weirgate.shared.supervisor.fleet import Fleet
 from weirgate.shared.supervisor.listeners import Listeners
 from weirgate.shared.supervisor.shuns import ShunTable
+from weirgate.shared.supervisor.snapshots import InForce
 from weirgate.shared.supervisor.tasks import Tasks
 from weirgate.shared.supervisor.watch import LATE_SECONDS, LOOK_SECONDS, SILENCE_SECONDS, Watch
 from weirgate.shared.testing import eventually
