@@ -11,10 +11,11 @@ ROOT = Path(__file__).resolve().parents[1]
 ALLOWED = {
     *("0BSD", "Apache-2.0", "Apache-2.0 WITH LLVM-exception", "BSD-2-Clause", "BSD-3-Clause"),
     *("BSL-1.0", "CC0-1.0", "ISC", "MIT", "MIT-0", "MPL-2.0", "PSF-2.0", "Unicode-3.0"),
-    *("Unlicense", "Zlib"),
+    *("Unlicense", "Zlib", "ZPL-2.1"),
 }
 # What packages wrote before there were SPDX expressions in Python metadata.
 OLD_NAMES = {
+    "Apache": "Apache-2.0",
     "Apache 2.0": "Apache-2.0",
     "Apache Software License": "Apache-2.0",
     "BSD 2-Clause License": "BSD-2-Clause",
@@ -23,6 +24,7 @@ OLD_NAMES = {
     "ISC License (ISCL)": "ISC",
     "MIT License": "MIT",
     "Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
+    "PSFL": "PSF-2.0",
     "Python Software Foundation License": "PSF-2.0",
 }
 WORD = re.compile(r"\(|\)|[^\s()]+")

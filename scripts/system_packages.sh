@@ -4,13 +4,14 @@
 set -euo pipefail
 
 declare -A package=(
-  [ab]=apache2-utils [chromium]=chromium [curl]=curl [dig]=bind9-dnsutils [dnsmasq]=dnsmasq-base
+  [ab]=apache2-utils [busybox]=busybox-static [chromium]=chromium [curl]=curl [dig]=bind9-dnsutils [dnsmasq]=dnsmasq-base
   [exim4]=exim4-daemon-light [h2load]=nghttp2-client [haproxy]=haproxy [hey]=hey [iperf3]=iperf3
-  [ip]=iproute2 [nghttp]=nghttp2-client [nghttpd]=nghttp2-server
-  [nginx]=nginx-light [node]=nodejs [openssl]=openssl
+  [debootstrap]=debootstrap [docker-compose]=docker-compose [ip]=iproute2 [kubectl]=kubernetes-client [logrotate]=logrotate
+  [nghttp]=nghttp2-client [nghttpd]=nghttp2-server
+  [nginx]="nginx-light libnginx-mod-stream" [node]=nodejs [openssl]=openssl [prometheus]=prometheus
   [pgbench]=postgresql [postgres]=postgresql [psql]=postgresql-client
   [redis-benchmark]=redis-tools [redis-cli]=redis-tools [redis-server]=redis-server
-  [sipp]=sip-tester [ss]=iproute2 [swaks]="swaks libnet-ssleay-perl"
+  [sipp]=sip-tester [systemd-analyze]=systemd [ss]=iproute2 [swaks]="swaks libnet-ssleay-perl"
   [testssl]=testssl.sh [wrk]=wrk
 )
 # Debian keeps servers out of the way of users.

@@ -1,0 +1,1 @@
+"""What is in deploy/, run for real where this host lets it run."""
