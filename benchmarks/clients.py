@@ -44,6 +44,7 @@ def wrk(
     connections: int = 64,
     tls: bool = False,
     close: bool = False,
+    path: str = "/",
     script: Sequence[str] = (),
 ) -> Load:
     """One wrk thread; with `close`, each request has a connection of its own."""
@@ -61,7 +62,7 @@ def wrk(
         "10s",
     ]
     command += ["-s", str(HERE / "wrk.lua"), *(["-H", "Connection: close"] if close else [])]
-    command += [f"{scheme}://127.0.0.1:{port}/", "--", *script]
+    command += [f"{scheme}://127.0.0.1:{port}{path}", "--", *script]
     (said,), took, spent = _run(cores, [command])
     line = next((line for line in said.splitlines() if line.startswith("BENCH ")), None)
     if line is None:

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -59,14 +59,24 @@ class Running:
     """One program and its descendants, pinned to given CPUs, its output in files."""
 
     def __init__(
-        self, command: Sequence[str], *, cpus: frozenset[int], stdout: Path, stderr: Path
+        self,
+        command: Sequence[str],
+        *,
+        cpus: frozenset[int],
+        stdout: Path,
+        stderr: Path,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.command = list(command)
         self.stderr = stderr
         self.started_at = time.monotonic()
         with stdout.open("ab") as out, stderr.open("ab") as err, pinned(cpus):
             self._process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                env={**os.environ, **(env or {})},
             )
 
     @property

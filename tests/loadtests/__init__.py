@@ -1,0 +1,1 @@
+"""Load tests and the applications of deploy/compose: each run as a user runs it."""
