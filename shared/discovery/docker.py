@@ -2,8 +2,8 @@
 
 All running containers are listed; what the engine tells of changes is only a reason to list again,
 so that a message that was missed, or cannot be understood, costs at most the time until the next
-resync. Only GET requests are made. Calls block, so each has a thread of its own, and none can keep
-the program from ending.
+resync. One thing no list shows: that a container has been told to end. Only GET requests are made.
+Calls block, so each has a thread of its own, and none can keep the program from ending.
 """
 
 import asyncio
@@ -13,7 +13,8 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
 from weirgate.shared.config.discovery import DockerDiscovery
-from weirgate.shared.discovery.docker_containers import found_containers
+from weirgate.shared.discovery.docker_containers import container_ids, found_containers
+from weirgate.shared.discovery.docker_ending import Ending
 from weirgate.shared.discovery.docker_engine import Engine, EngineError, Events
 from weirgate.shared.discovery.found import Changed, Said
 
@@ -35,6 +36,7 @@ class DockerSource:
     def __init__(self, section: DockerDiscovery) -> None:
         self._section = section
         self._engine = Engine(section.endpoint)
+        self._ending = Ending()
         #: Why the engine tells no news, as of the last try.
         self._no_news = ""
 
@@ -45,7 +47,8 @@ class DockerSource:
             try:
                 async with contextlib.aclosing(self._lists()) as lists:
                     async for containers in lists:
-                        changed(found_containers(containers, self._section))
+                        ending = self._ending.among(container_ids(containers))
+                        changed(found_containers(containers, self._section, ending))
                         said(self._no_news)
                         if not self._no_news:
                             pause = _FIRST_PAUSE_SECONDS
@@ -63,7 +66,16 @@ class DockerSource:
             ended.set()
             news.set()
 
-        events = Events(self._engine, lambda: _tell(loop, news.set), lambda: _tell(loop, end))
+        def hear(event: Any) -> None:
+            self._ending.note(event)
+            news.set()
+
+        self._ending.forget()
+        events = Events(
+            self._engine,
+            lambda event: _tell(loop, lambda: hear(event)),
+            lambda: _tell(loop, end),
+        )
         threading.Thread(target=events.run, name="docker events", daemon=True).start()
         looks = iter(_LOOK_AGAIN_SECONDS)
         try:

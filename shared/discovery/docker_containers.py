@@ -3,7 +3,7 @@
 The engine's answer is not trusted to have any form: what is not as expected is left out.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from weirgate.shared.config.discovery import DockerDiscovery
@@ -12,23 +12,43 @@ from weirgate.shared.discovery.found import AddressState, Found, FoundAddress
 _NETWORK = "network"
 
 
-def found_containers(containers: Iterable[Any], section: DockerDiscovery) -> tuple[Found, ...]:
-    """Return the containers that have labels under the prefix, the oldest first."""
+def container_ids(containers: Iterable[Any]) -> frozenset[str]:
+    """Return the ids of listed containers."""
+    ids = (_mapping(container).get("Id") for container in containers)
+    return frozenset(each for each in ids if isinstance(each, str))
+
+
+def found_containers(
+    containers: Iterable[Any], section: DockerDiscovery, ending: Collection[str] = ()
+) -> tuple[Found, ...]:
+    """Return the containers that have labels under the prefix, the oldest first.
+
+    Those with an id of ``ending`` have been told to end: they drain.
+    """
     found = []
     for container in containers:
         labels = _labels(container, f"{section.prefix}.")
         if labels:
             created = container.get("Created")
             age = created if isinstance(created, int) else 0
-            found.append((age, _found(container, labels, section)))
+            told_to_end = container.get("Id") in ending
+            found.append((age, _found(container, labels, section, told_to_end=told_to_end)))
     found.sort(key=lambda item: (item[0], item[1].name))
     return tuple(each for _, each in found)
 
 
-def _found(container: Mapping[str, Any], labels: dict[str, str], section: DockerDiscovery) -> Found:
+def _found(
+    container: Mapping[str, Any],
+    labels: dict[str, str],
+    section: DockerDiscovery,
+    *,
+    told_to_end: bool,
+) -> Found:
     network = labels.pop(_NETWORK, "").strip() or section.network
     address, trouble = _address(container, network, section.prefix)
     state, why = _state(container)
+    if told_to_end and state == "up":
+        state, why = "draining", "told to end"
     return Found(
         _name(container),
         labels,

@@ -20,9 +20,13 @@ _SECONDS = 5
 #: A stream of events that says nothing for so long is opened anew, should the engine hang.
 _QUIET_SECONDS = 60
 _READ_BYTES = 65_536
+#: An event carries all labels of its container; a longer one is not understood, only noticed.
+_MAX_EVENT_BYTES = 2**20
 #: What can change the answer. The checks of containers alone would make hundreds of others
 #: (``exec_create``, ``exec_start``, ``exec_die``).
-_CONTAINER_EVENTS = ("start", "die", "health_status", "destroy", "pause", "unpause", "rename")
+_CONTAINER_EVENTS = (
+    *("start", "die", "kill", "health_status", "destroy", "pause", "unpause", "rename"),
+)
 _NETWORK_EVENTS = ("connect", "disconnect")
 
 
@@ -119,9 +123,14 @@ class Engine:
 
 
 class Events:
-    """The stream of news; each piece of it is only a reason to look again, and is not read."""
+    """The stream of news, an object in JSON on each line; ``news`` takes one, or None at first.
 
-    def __init__(self, engine: Engine, news: Callable[[], None], ended: Callable[[], None]) -> None:
+    Each is a reason to look again, also one that cannot be understood, which is given as None.
+    """
+
+    def __init__(
+        self, engine: Engine, news: Callable[[Any], None], ended: Callable[[], None]
+    ) -> None:
         self._engine = engine
         self._news = news
         self._ended = ended
@@ -142,11 +151,11 @@ class Events:
                 with self._lock:
                     self._response = response
                 self.opened = True
-                self._news()
-                for _ in response.iter_content(_READ_BYTES):
+                self._news(None)
+                for event in _lines(response):
                     if self._closed:
                         break
-                    self._news()
+                    self._news(event)
         except EngineError as error:
             self.error = "" if self.opened else str(error)
         except Exception:  # closed under the reader's hands, at whatever place
@@ -166,6 +175,20 @@ class Events:
             if self._response is not None:
                 with contextlib.suppress(Exception):
                     CancellableStream(iter(()), self._response).close()
+
+
+def _lines(response: "requests.Response") -> Iterator[Any]:
+    """Yield what each line says, None for one that says nothing known."""
+    begun = b""
+    for chunk in response.iter_content(_READ_BYTES):
+        *whole, begun = (begun + chunk).split(b"\n")
+        if len(begun) > _MAX_EVENT_BYTES:
+            begun = b""
+        for line in whole or [b""]:
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError):
+                yield None
 
 
 def _reason(error: BaseException) -> str:

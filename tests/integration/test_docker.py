@@ -1,5 +1,6 @@
 """Containers that are found by their labels: a real node and the real engine of this machine."""
 
+import asyncio
 import ipaddress
 import random
 import time
@@ -21,6 +22,10 @@ from weirgate.shared.testing import Configuration, eventually, free_port
 pytestmark = pytest.mark.anyio
 
 API = {"weirgate.pool": "api", "weirgate.route.api.match.path": "/api/*"}
+#: Answers as the others do, and does not mind being told to end.
+DEAF = (
+    "mkdir -p /w/api; echo b > /w/api/index.html; trap '' TERM; exec busybox httpd -f -p 8000 -h /w"
+)
 MATCH = f"{containers.MARK}.site"
 
 
@@ -96,6 +101,25 @@ async def test_containers_come_and_go(site: Site) -> None:
         log = weirgate.log()
         assert log.count("objects found") == 2, log
         assert log.count("objects gone") == 2
+
+
+async def test_a_container_gets_nothing_more_once_it_is_told_to_end(site: Site) -> None:
+    await site.run("a", API)
+    deaf = await site.run("b", API, script=DEAF)
+    await eventually(lambda: site.listens(deaf))
+    async with running(discovering(site)) as weirgate:
+        await has(weirgate, 2)
+        assert await answers(weirgate) == {"a", "b"}
+        stopping = asyncio.create_task(docker("stop", "-t", "4", deaf))
+
+        async def left_alone() -> bool:
+            return await answers(weirgate) == {"a"}
+
+        await eventually(left_alone)
+        assert not stopping.done(), "it would have answered still"
+        assert "draining (told to end)" in weirgate.log()
+        await stopping
+        await has(weirgate, 1)
 
 
 async def test_what_is_not_well_is_left_out(site: Site) -> None:

@@ -95,10 +95,11 @@ class Site:
             self.image, "/bin/busybox", "sh", "-c", script or serve,
         )  # fmt: skip
         if not script:
-            await eventually(lambda: self._listens(name))
+            await eventually(lambda: self.listens(name))
         return name
 
-    async def _listens(self, name: str) -> bool:
+    async def listens(self, name: str) -> bool:
+        """Say whether a container takes connections on port 8000."""
         form = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
         address = (await docker("inspect", "-f", form, name)).split()[0]
         try:

@@ -13,6 +13,7 @@ from weirgate.shared.config.discovery import DockerDiscovery
 from weirgate.shared.discovery import docker_engine
 from weirgate.shared.discovery.docker import DockerSource
 from weirgate.shared.discovery.docker_containers import found_containers
+from weirgate.shared.discovery.docker_ending import LONGEST_SECONDS, Ending
 from weirgate.shared.discovery.found import Found, FoundAddress
 from weirgate.shared.testing import eventually, free_port
 
@@ -159,10 +160,10 @@ class FakeEngine:
         self._connections.discard(writer)
         writer.close()
 
-    def tell(self) -> None:
+    def tell(self, line: bytes = b"{}\n") -> None:
         """Send an event."""
         for writer in self.streams:
-            writer.write(b"3\r\n{}\n\r\n")
+            writer.write(b"%x\r\n%b\r\n" % (len(line), line))
 
     def end_streams(self) -> None:
         for writer in self.streams:
@@ -213,6 +214,86 @@ async def test_news_and_resync_are_reasons_to_look_again() -> None:
     assert "health_status" in events
     assert "exec" not in events
     assert {line.split()[0] for line in engine.requests} == {"GET"}
+
+
+def event(action: str, signal: str = "", name: str = "0123456789abcdef") -> bytes:
+    """One of a container's events, as the engine writes it."""
+    attributes = {"image": "x"} | ({"signal": signal} if signal else {})
+    told = {"Type": "container", "Action": action, "Actor": {"ID": name, "Attributes": attributes}}
+    return json.dumps(told).encode() + b"\n"
+
+
+def states(told: list[tuple[Found, ...]]) -> dict[str, tuple[str, str]]:
+    """What each container was last told to be."""
+    return {f.name.split()[1]: (f.addresses[0].state, f.addresses[0].why) for f in told[-1]}
+
+
+@pytest.mark.anyio
+async def test_a_container_that_is_told_to_end_drains() -> None:
+    engine = FakeEngine()
+    other = container(Id="b" * 16, Names=["/other"])
+    engine.containers = [container(), other]
+    async with watching(engine, resync="1h") as (told, _):
+        await eventually(lambda: told and engine.streams)
+        first, rest = event("kill", "15")[:20], event("kill", "15")[20:]
+        engine.tell(first)
+        engine.tell(rest)
+        await eventually(lambda: states(told)["shop_api_1"] == ("draining", "told to end"))
+        assert states(told)["other"] == ("up", "")
+        engine.tell(event("start"))  # docker restart
+        await eventually(lambda: states(told)["shop_api_1"] == ("up", ""))
+        engine.tell(event("kill", "SIGQUIT", "b" * 16))
+        await eventually(lambda: states(told)["other"] == ("draining", "told to end"))
+        engine.end_streams()  # a start may be missed while nobody listens
+        await eventually(lambda: states(told)["other"] == ("up", ""))
+
+
+@pytest.mark.parametrize(
+    ("told", "ends"),
+    [
+        *((event("kill", number), True) for number in ("2", "3", "9", "15", "28", "37")),
+        *((event("kill", text), False) for text in ("1", "10", "12", "", "999999", "-9", "\u0663")),
+        *((event("kill", text), ends) for text, ends in {"SIGTERM": True, "TERM": False}.items()),
+        (event("die", "15"), False),
+        (event("kill", "15").replace(b'"container"', b'"network"'), False),
+        (event("kill", "15").replace(b'"ID"', b'"id"'), False),
+        *((text, False) for text in (b"7", b"[]", b'{"Type": "container", "Actor": [1]}')),
+        (b'{"Type": "container", "Action": "kill", "Actor": {"ID": "%b"}}' % (b"0" * 16), False),
+    ],
+)  # fmt: skip
+def test_what_tells_a_container_to_end(told: bytes, *, ends: bool) -> None:
+    ending = Ending()
+    ending.note(json.loads(told))
+    assert bool(ending.among({"0123456789abcdef", "0" * 16})) is ends
+
+
+def test_who_does_not_end_takes_work_again() -> None:
+    now = 0.0
+    ending = Ending(lambda: now)
+    ending.note(json.loads(event("kill", "15")))
+    now = LONGEST_SECONDS - 1
+    ending.note(json.loads(event("kill", "15")))  # told again: that gives no more time
+    assert ending.among({"0123456789abcdef"})
+    now = LONGEST_SECONDS
+    assert not ending.among({"0123456789abcdef"})
+
+
+def test_who_has_ended_is_forgotten() -> None:
+    ending = Ending()
+    ending.note(json.loads(event("kill", "9")))
+    assert not ending.among(set())
+    assert not ending.among({"0123456789abcdef"})
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("line", [b"not JSON\n", b"[" * 100_000 + b"\n", b"no end of line", b"\n"])
+async def test_an_event_that_nobody_understands_is_a_reason_to_look(line: bytes) -> None:
+    engine = FakeEngine()
+    async with watching(engine, resync="1h") as (told, _):
+        await eventually(lambda: told and engine.streams)
+        engine.containers = []
+        engine.tell(line)
+        await eventually(lambda: told[-1] == ())
 
 
 @pytest.mark.anyio
