@@ -4,12 +4,14 @@ import contextlib
 import json
 import os
 import select
+import signal
 import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from types import FrameType
 
 import typer
 from rich.console import Console
@@ -66,10 +68,11 @@ def _watch(before: Look, admin: str, token: str, interval_seconds: float, sort: 
     due = time.monotonic() + interval_seconds
     with (
         contextlib.suppress(KeyboardInterrupt),
+        interrupts() as interrupted,
         _keys_at_once(),
         Live(console=console, screen=True, auto_refresh=False) as live,
     ):
-        while True:
+        while not interrupted():
             live.update(draw(view, sort, console.size.height, trouble), refresh=True)
             key = _key(max(due - time.monotonic(), 0.0))
             if key in _END:
@@ -85,6 +88,27 @@ def _watch(before: Look, admin: str, token: str, interval_seconds: float, sort: 
                 continue
             view, before, trouble = compare(before, now), now, ""
     return Exit.OK
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Give what says whether ctrl-c was pressed.
+
+    It raises KeyboardInterrupt, too; but inside a finalizer that is lost.
+    """
+    pressed = False
+
+    def note(_: int, frame: FrameType | None) -> None:
+        del frame
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
