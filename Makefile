@@ -10,6 +10,8 @@ BIN := .venv/bin
 # The interpreter and the tools of the environment, wherever the caller's shell points.
 export VIRTUAL_ENV := $(CURDIR)/.venv
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Tests start a thousand interpreters; without byte code each compiles Weirgate anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 CRATES := weirgate-shared weirgate-edge weirgate-appgw
 CRATE_DIRS := shared/dataplane edge/dataplane appgw/dataplane shared/native
@@ -54,15 +56,7 @@ demo: setup ## run a node with small applications behind it
 
 test: setup ## all tests, with coverage of the Python side, child processes included
 	cargo test --locked --release $(addprefix -p ,$(CRATES))
-	rm -f .coverage .coverage.*
-	export COVERAGE_FILE=$(CURDIR)/.coverage COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml; \
-	$(BIN)/coverage run -m pytest $(PYTEST_ARGS) || { \
-	  [ "$$? $(RETRY_FAILED)" = "1 1" ]; \
-	  echo "UNSTEADY or broken: the failed tests run once more"; \
-	  $(BIN)/coverage run -m pytest -v --last-failed --last-failed-no-failures none $(PYTEST_ARGS); \
-	}
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --skip-covered --fail-under=90
+	RETRY_FAILED=$(RETRY_FAILED) scripts/run_tests.sh $(PYTEST_ARGS)
 	$(MAKE) fuzz-smoke
 
 fuzz-smoke: setup ## every fuzz target on its corpus and some more

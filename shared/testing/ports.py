@@ -8,6 +8,7 @@ import socket
 # time between our probe and the real bind.
 FIRST, LAST = 20000, 31999
 
+_range = range(FIRST, LAST + 1)
 _chooser = random.Random(os.getpid())  # noqa: S311 - spreads parallel runs, guards nothing
 _given: set[int] = set()
 
@@ -19,12 +20,23 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
         OSError: Nothing free was found in 1,000 tries.
     """
     for _ in range(1000):
-        port = _chooser.randint(FIRST, LAST)
+        port = _chooser.choice(_range)
         if port in _given or not _is_free(port, kind):
             continue
         _given.add(port)
         return port
-    raise OSError(f"no free port between {FIRST} and {LAST}")
+    raise OSError(f"no free port between {_range.start} and {_range.stop - 1}")
+
+
+def keep_to_part(part: int, parts: int) -> None:
+    """Take ports from one of ``parts`` equal parts of the range only, counted from 0.
+
+    Between the probe and the real bind nothing holds a port: of two processes that run tests side
+    by side, one may be given what the other was given just before.
+    """
+    global _range
+    size = (LAST + 1 - FIRST) // parts
+    _range = range(FIRST + part * size, FIRST + (part + 1) * size)
 
 
 def _is_free(port: int, kind: socket.SocketKind) -> bool:
