@@ -75,7 +75,11 @@ def tour(site: Site) -> list[Row]:
         Row("answered by Weirgate", f"curl {web}/ping", _ping),
         Row("a redirect to TLS", f"curl -i {web}/account", _redirect),
         Row("TLS", f"curl --cacert {site.certificate} {secure}/api/tls", _tls),
-        Row("a TCP application", f"printf 'hello\\n' | nc -q1 localhost {site.ports.tcp}", _lines),
+        Row(
+            "a TCP application",
+            f"printf 'hello\\n' | curl -sm1 telnet://localhost:{site.ports.tcp}",
+            _lines,
+        ),
         Row("the node's state", f"weirgate status --admin {admin}", _status),
         Row("metrics for Prometheus", f"curl {admin}/metrics", _metrics),
         Row("kill one; no request fails", f"kill -9 {pid}; curl {web}/api/hello", _kill),
