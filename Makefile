@@ -77,7 +77,7 @@ build: build/wheels/.built ## the wheel, in build/wheels
 
 build/wheels/.built: .venv/.python pyproject.toml $(RUST) $(SHIPPED)
 	rm -f build/wheels/*.whl
-	$(BIN)/maturin build --release --locked --strip --out build/wheels
+	$(BIN)/maturin build --release --locked --out build/wheels
 	touch $@
 
 base-image: setup ## a base for the images, where no registry has one (as root)
