@@ -12,10 +12,11 @@ use weirgate_shared::clock;
 use weirgate_shared::connection_id::ConnectionId;
 use weirgate_shared::deadline::{Deadlines, TICK_MS};
 use weirgate_shared::endpoint::Endpoint;
+use weirgate_shared::endpoint_report::parse_reports;
 use weirgate_shared::handoff::{CLOSED_IDS, Handoff, encode_closed};
 use weirgate_shared::load_page::{GatewayState, LoadPage};
 use weirgate_shared::rate_table::RateTable;
-use weirgate_shared::snapshot::{Snapshot, SnapshotError, parse_reports};
+use weirgate_shared::snapshot::{Snapshot, SnapshotError};
 use weirgate_shared::worker::{Worker, WorkerError, WorkerThread};
 
 use crate::config::{Kept, Listener, Runtime};

@@ -14,11 +14,12 @@ use weirgate_shared::balance::Random;
 use weirgate_shared::clock;
 use weirgate_shared::deadline::TICK_MS;
 use weirgate_shared::endpoint::EndpointRegistry;
+use weirgate_shared::endpoint_report::EndpointReport;
 use weirgate_shared::metrics::Families;
 use weirgate_shared::net::{BATCH, DatagramBatch, Destination, Poller, coalesce, tell_destination};
 use weirgate_shared::poll_thread::{PollWorker, Wait};
 use weirgate_shared::reason::Reason;
-use weirgate_shared::snapshot::{EndpointReport, OnDown, Snapshot};
+use weirgate_shared::snapshot::{OnDown, Snapshot};
 use weirgate_shared::succession::SessionRecord;
 
 use crate::config::{Config, Side};

@@ -16,6 +16,7 @@ use weirgate_shared::bootstrap::{Bootstrap, inherited};
 use weirgate_shared::clock;
 use weirgate_shared::deadline::{Deadlines, TICK_MS};
 use weirgate_shared::endpoint::EndpointRegistry;
+use weirgate_shared::endpoint_report::{EndpointReport, parse_reports};
 use weirgate_shared::load_page::LoadPage;
 use weirgate_shared::metrics::Families;
 use weirgate_shared::net::adopt;
@@ -23,7 +24,7 @@ use weirgate_shared::places::{PlaceBoard, Places};
 use weirgate_shared::poll_thread::PollThread;
 use weirgate_shared::rate_table::RateTable;
 use weirgate_shared::shun_list::ShunError;
-use weirgate_shared::snapshot::{EndpointReport, Logs, Snapshot, SnapshotError, parse_reports};
+use weirgate_shared::snapshot::{Logs, Snapshot, SnapshotError};
 use weirgate_shared::succession::PlaceRecord;
 use weirgate_shared::worker::{Worker, WorkerError, WorkerThread};
 

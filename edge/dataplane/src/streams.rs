@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use weirgate_shared::clock;
     use weirgate_shared::endpoint::EndpointRegistry;
-    use weirgate_shared::snapshot::parse_reports;
+    use weirgate_shared::endpoint_report::parse_reports;
 
     fn tell(registry: &EndpointRegistry, report: &str) -> Vec<Rc<Endpoint>> {
         registry.apply(parse_reports(format!(r#"[{{"id":"a","addresses":[],{report}}}]"#).as_bytes()).expect("valid"))

@@ -6,9 +6,10 @@ use std::os::fd::{OwnedFd, RawFd};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::endpoint_report::EndpointReport;
 use crate::net::adopt;
 use crate::shun_list::Shun;
-use crate::snapshot::{EndpointReport, Snapshot, SnapshotError};
+use crate::snapshot::{Snapshot, SnapshotError};
 
 /// The bootstrap message. Fields that only one tier gets are optional.
 #[derive(Debug, Deserialize)]

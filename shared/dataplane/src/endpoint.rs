@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::balance::Tables;
 use crate::clock;
 use crate::ejection::Ejection;
+use crate::endpoint_report::{EndpointReport, ReportedLoad};
 use crate::metrics::Counter;
 use crate::place::Queue;
 use crate::reason::Reason;
-use crate::snapshot::{EndpointReport, ReportedLoad};
 
 /// [`Endpoint::warmth`] of one that gets its whole share, and of one that has just come up.
 pub const FULL_WARMTH: u64 = 1000;

@@ -1,6 +1,6 @@
 //! Types and mechanisms that both Weirgate tiers use.
 //!
-//! `snapshot` is the compiled configuration; `net` is the only module with `unsafe`; `handoff`,
+//! `snapshot` is the compiled configuration, `endpoint_report` what changes between two; `net` is the only module with `unsafe`; `handoff`,
 //! `load_page` and `rate_table` are the contracts between processes (docs/contracts.md).
 
 pub mod access_log;
@@ -14,6 +14,7 @@ pub mod connection_id;
 pub mod deadline;
 mod ejection;
 pub mod endpoint;
+pub mod endpoint_report;
 pub mod handoff;
 pub mod hash;
 pub mod json;

@@ -209,7 +209,8 @@ mod tests {
     use crate::balance::Random;
     use crate::balance::testing::anybody;
     use crate::clock;
-    use crate::snapshot::{Balance, Eject, EndpointReport, parse_reports};
+    use crate::endpoint_report::{EndpointReport, parse_reports};
+    use crate::snapshot::{Balance, Eject};
 
     /// Settings for endpoints of (weight, priority, remote), named e0, e1, ….
     fn settings(all_down: AllDown, endpoints: &[(u32, u32, bool)]) -> snapshot::Pool {

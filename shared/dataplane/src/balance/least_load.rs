@@ -41,7 +41,7 @@ mod tests {
     use super::*;
     use crate::clock;
     use crate::endpoint::{EndpointRegistry, OpenConnection};
-    use crate::snapshot::parse_reports;
+    use crate::endpoint_report::parse_reports;
 
     /// Tell the load of each member, as the answer of this number; `None` = it said nothing.
     fn report(registry: &EndpointRegistry, number: u64, loads: &[Option<u64>]) {
