@@ -1,5 +1,6 @@
 """Fixtures for all tests, and which of them may run side by side."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -26,6 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         directory = item.path.relative_to(TESTS).parts[0]
         if directory in ALONE or item.get_closest_marker("wheel"):
             item.add_marker(pytest.mark.alone)
+
+
+def pytest_collection_finish() -> None:
+    """Keep garbage collection from looking at what stays for the whole run.
+
+    A look at all modules and tests takes tens of milliseconds, in which clients of a test hang.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
