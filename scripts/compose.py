@@ -32,6 +32,14 @@ _VARIABLES = (
     *("LOCUST_PORT", "PROMETHEUS_PORT", "GRAFANA_PORT", "DOCKER_SOCKET", "DOCKER_GID", "SECRETS"),
     *("WEIRGATE_IMAGE", "APPLICATIONS_IMAGE", "LOCUST_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE"),
 )
+#: By profile: the variable of the Compose file, its default, and what is there.
+_PAGES = {
+    "load": (("LOCUST_PORT", "8089", "Locust: start and watch a load test"),),
+    "observe": (
+        ("GRAFANA_PORT", "3000", "Grafana: Weirgate's dashboard"),
+        ("PROMETHEUS_PORT", "9090", "Prometheus"),
+    ),
+}
 
 
 class Project:
@@ -201,17 +209,21 @@ def by_hand(project: Project) -> str:
     return f"env $(cat {file}) {' '.join(tool())}"
 
 
-def _advice(project: Project) -> str:
+def _advice(project: Project, profile: str = "") -> str:
     certificate = SECRETS / "certificate.pem"
     token = SECRETS / "admin_token"
     compose = f"{by_hand(project)} -p {project.name} -f {DIRECTORY / FORMS[project.form]}"
+    pages = "".join(
+        f"  xdg-open http://127.0.0.1:{project.environ.get(variable, port) + '/':25}# {what}\n"
+        for variable, port, what in _PAGES.get(profile, ())
+    )
     return f"""Try:
   curl http://127.0.0.1:8080/api/whoami              # who answered, and whom it saw
   curl --cacert {certificate} https://localhost:8443/
   curl -c jar -b jar http://127.0.0.1:8080/api/cart  # the same instance each time
   printf 'hello\\n' | curl -sm2 telnet://127.0.0.1:7000   # layer 4 only
   xdg-open http://127.0.0.1:8080/chat/               # a WebSocket chat
-  WEIRGATE_TOKEN=$(cat {token}) .venv/bin/weirgate status
+{pages}  WEIRGATE_TOKEN=$(cat {token}) .venv/bin/weirgate status
   {compose} up -d --no-recreate --scale gateway=5 --scale api=6    # seen at once
   make drill                                         # kill, pause, cut off, roll, scale: under load
   make compose-down
@@ -234,7 +246,7 @@ def main() -> int:
             project.down()
         else:
             up(project, build=not options.no_build, profile=options.profile)
-            sys.stdout.write(_advice(project))
+            sys.stdout.write(_advice(project, options.profile))
     except (EngineError, subprocess.CalledProcessError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
