@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from weirgate.shared.demo.site import DemoError, Ports, Site, run_site
 from weirgate.shared.demo.tour import CheckFailedError, tour, visitor
@@ -50,13 +50,12 @@ def _stop_on_signals() -> asyncio.Event:
 
 
 def _show(site: Site, console: Console) -> None:
-    table = Table(box=None, padding=(0, 2, 0, 0), highlight=False)
-    table.add_column("what it shows", style="bold", no_wrap=True)
-    table.add_column("try it", no_wrap=True, overflow="ignore")
-    for row in tour(site):
-        table.add_row(row.shows, row.command)
+    rows = tour(site)
+    width = max(len(row.shows) for row in rows)
     console.print("One edge and two gateways in front of five small applications.\n", style="bold")
-    console.print(table, soft_wrap=True)
+    for row in rows:  # no table: it would cut off commands where the terminal is narrow
+        line = Text.assemble((f"{row.shows:{width}}  ", "bold"), row.command)
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(f"\nconfiguration  {site.directory / 'weirgate.yaml'}", soft_wrap=True)
     console.print(f"access log     {site.directory / 'access.log'}", soft_wrap=True)
     console.print("\nCtrl-C ends the demo and removes all of it.")

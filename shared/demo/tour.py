@@ -4,8 +4,10 @@ import asyncio
 import contextlib
 import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -65,6 +67,8 @@ def tour(site: Site) -> list[Row]:
     secure = f"https://localhost:{site.ports.https}"
     admin = f"http://localhost:{site.ports.admin}"
     pid = site.applications[KILLED].pid
+    # as it was called: a virtual environment need not be on the caller's path
+    called = sys.argv[0] if Path(sys.argv[0]).name == "weirgate" else "weirgate"
     return [
         Row("the shop, by default", f"curl {web}/", _shop),
         Row("the API, by path", f"curl {web}/api/hello", _api),
@@ -80,7 +84,7 @@ def tour(site: Site) -> list[Row]:
             f"printf 'hello\\n' | curl -sm1 telnet://localhost:{site.ports.tcp}",
             _lines,
         ),
-        Row("the node's state", f"weirgate status --admin {admin}", _status),
+        Row("the node's state", f"{called} status --admin {admin}", _status),
         Row("metrics for Prometheus", f"curl {admin}/metrics", _metrics),
         Row("kill one; no request fails", f"kill -9 {pid}; curl {web}/api/hello", _kill),
     ]

@@ -47,6 +47,9 @@ async def test_interrupt_ends_it_cleanly(tmp_path: Path) -> None:
     port, log = port_base(), tmp_path / "log"
     async with process(*COMMAND, "demo", "--port-base", str(port), log=log) as child:
         await eventually(lambda: "Ctrl-C" in log.read_text(), within_s=30, explain=log.read_text)
+        said = log.read_text()
+        for whole in ("a cookie that sticks", "/localhost.pem https://localhost:", "/api/tls\n"):
+            assert whole in said, "nothing is cut off where the terminal is narrow"
         assert (await get(port, "/")).status == 200
         code = await end(child, signal.SIGINT)
         assert code == 0, log.read_text()
