@@ -14,8 +14,7 @@ _NETWORK = "network"
 
 def container_ids(containers: Iterable[Any]) -> frozenset[str]:
     """Return the ids of listed containers."""
-    ids = (_mapping(container).get("Id") for container in containers)
-    return frozenset(each for each in ids if isinstance(each, str))
+    return frozenset(map(_id, containers))
 
 
 def found_containers(
@@ -31,7 +30,7 @@ def found_containers(
         if labels:
             created = container.get("Created")
             age = created if isinstance(created, int) else 0
-            told_to_end = container.get("Id") in ending
+            told_to_end = _id(container) in ending
             found.append((age, _found(container, labels, section, told_to_end=told_to_end)))
     found.sort(key=lambda item: (item[0], item[1].name))
     return tuple(each for _, each in found)
@@ -67,12 +66,16 @@ def _labels(container: Any, prefix: str) -> dict[str, str]:
     }
 
 
+def _id(container: Any) -> str:
+    return str(_mapping(container).get("Id"))
+
+
 def _name(container: Mapping[str, Any]) -> str:
     """Return the container's own name; further ones are those of old links to it."""
     names = container.get("Names")
     texts = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
     own = min(texts, key=lambda name: (name.count("/"), name), default="")
-    return f"container {own.strip('/') or str(container.get('Id'))[:12]}"
+    return f"container {own.strip('/') or _id(container)[:12]}"
 
 
 def _address(container: Mapping[str, Any], wanted: str | None, prefix: str) -> tuple[str, str]:

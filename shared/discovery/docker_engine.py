@@ -21,7 +21,7 @@ _SECONDS = 5
 _QUIET_SECONDS = 60
 _READ_BYTES = 65_536
 #: An event carries all labels of its container; a longer one is not understood, only noticed.
-_MAX_EVENT_BYTES = 2**20
+MAX_EVENT_BYTES = 2**20
 #: What can change the answer. The checks of containers alone would make hundreds of others
 #: (``exec_create``, ``exec_start``, ``exec_die``).
 _CONTAINER_EVENTS = (
@@ -182,7 +182,7 @@ def _lines(response: "requests.Response") -> Iterator[Any]:
     begun = b""
     for chunk in response.iter_content(_READ_BYTES):
         *whole, begun = (begun + chunk).split(b"\n")
-        if len(begun) > _MAX_EVENT_BYTES:
+        if len(begun) > MAX_EVENT_BYTES:
             begun = b""
         for line in whole or [b""]:
             try:

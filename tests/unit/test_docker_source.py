@@ -12,7 +12,7 @@ import pytest
 from weirgate.shared.config.discovery import DockerDiscovery
 from weirgate.shared.discovery import docker_engine
 from weirgate.shared.discovery.docker import DockerSource
-from weirgate.shared.discovery.docker_containers import found_containers
+from weirgate.shared.discovery.docker_containers import container_ids, found_containers
 from weirgate.shared.discovery.docker_ending import LONGEST_SECONDS, Ending
 from weirgate.shared.discovery.found import Found, FoundAddress
 from weirgate.shared.testing import eventually, free_port
@@ -40,7 +40,8 @@ def networks(**addresses: str) -> dict[str, Any]:
 
 
 def read(*containers: Any, **section: Any) -> tuple[Found, ...]:
-    return found_containers(containers, DockerDiscovery.model_validate(section))
+    nobody = container_ids(containers) & {"another"}
+    return found_containers(containers, DockerDiscovery.model_validate(section), nobody)
 
 
 def test_a_container_is_an_object_with_its_labels_address_and_port() -> None:
@@ -119,7 +120,7 @@ def test_the_oldest_come_first_and_names_are_their_own() -> None:
         None, "x", 7, [], {}, {"Labels": None}, {"Labels": ["weirgate.pool"]},
         {"Labels": {"weirgate.pool": 7}}, {"Labels": {"weirgatepool": "api"}},
         container(NetworkSettings=None), container(NetworkSettings={"Networks": {"a": None}}),
-        container(Names=[7, None], Created="yesterday", Ports=[None, 7]),
+        container(Names=[7, None], Created="yesterday", Ports=[None, 7]), container(Id=["x"]),
     ],
 )  # fmt: skip
 def test_whatever_has_another_form_harms_nobody(item: Any) -> None:
