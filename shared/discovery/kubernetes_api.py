@@ -148,10 +148,19 @@ class Connection:
         self, path: str, parameters: Parameters, times: httpx.Timeout
     ) -> AsyncIterator[httpx.Response]:
         headers = {"authorization": f"Bearer {self._access.bearer()}", "accept": "application/json"}
+        begun = _Begun()
         try:
-            async with self._client.stream(
-                "GET", path, params=dict(parameters), headers=headers, timeout=times
-            ) as response:
+            async with (
+                contextlib.aclosing(begun),
+                self._client.stream(
+                    "GET",
+                    path,
+                    params=dict(parameters),
+                    headers=headers,
+                    timeout=times,
+                    extensions={"trace": begun.hear},
+                ) as response,
+            ):
                 if response.status_code != 200:
                     raise await _refusal(response)
                 yield response
@@ -160,6 +169,28 @@ class Connection:
             raise ApiError(text) from error
         except httpx.DecodingError as error:
             raise ApiError("the API server's answer cannot be decoded") from error
+
+
+class _Begun:
+    """The connection that is being made for a call.
+
+    httpcore forgets, unclosed, one whose call is cancelled during the TLS handshake.
+    """
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+
+    async def hear(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take what httpcore's ``trace`` tells."""
+        if event == "connection.connect_tcp.complete":
+            self._stream = info["return_value"]
+        elif event == "connection.start_tls.complete":
+            self._stream = None  # the pool's from now on
+
+    async def aclose(self) -> None:
+        """Close it, if it has come to nothing."""
+        if self._stream is not None:
+            await self._stream.aclose()
 
 
 def read(path: Path) -> str:
