@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.addresses import connects, local
 from tests.support.service_manager import opened
 from weirgate.shared.supervisor import inherited as inheriting
 from weirgate.shared.supervisor.errors import BindError, InheritedError
@@ -41,16 +42,6 @@ def passing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Passing]:
     for fd in used:
         with contextlib.suppress(OSError):  # it was taken, and has been closed
             os.close(fd)
-
-
-def local(port: int | None = None) -> str:
-    return f"127.0.0.1:{port or free_port()}"
-
-
-def listens(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    with socket.socket() as caller:
-        return caller.connect_ex((host, int(port))) == 0
 
 
 def test_a_passed_socket_is_taken_by_its_address_and_made_ours(passing: Passing) -> None:
@@ -200,5 +191,5 @@ def test_a_socket_that_does_not_listen_yet_does_then() -> None:
     host, _, port = address.rpartition(":")
     sock.bind((host, int(port)))
     listener = open_one(address, KeptSockets(Inherited([Given([Passed("x", sock)])]), None))
-    assert listens(address)
+    assert connects(address)
     listener.close()

@@ -8,19 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.addresses import connects
 from weirgate.shared.supervisor import listeners as binding
 from weirgate.shared.supervisor.errors import BindError
 from weirgate.shared.supervisor.listeners import Key, Listeners, bound_address, explain
 from weirgate.shared.supervisor.port_owner import port_owner
 from weirgate.shared.testing import free_port
-
-
-def connects(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as caller:
-        caller.settimeout(5)
-        return caller.connect_ex((host.strip("[]"), int(port))) == 0
 
 
 def opened(sockets: Listeners, *keys: Key) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.addresses import connects, local
 from tests.support.service_manager import opened
 from weirgate.shared.supervisor.errors import BindError
 from weirgate.shared.supervisor.inherited import Given, Inherited, Passed
 from weirgate.shared.supervisor.listeners import Key, Listeners
 from weirgate.shared.supervisor.socket_store import KeptSockets
-from weirgate.shared.testing import free_port
 
 
 class Remembered:
@@ -47,16 +47,6 @@ def store() -> Iterator[Remembered]:
     made.close()
 
 
-def local(port: int | None = None) -> str:
-    return f"127.0.0.1:{port or free_port()}"
-
-
-def listens(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    with socket.socket() as caller:
-        return caller.connect_ex((host, int(port))) == 0
-
-
 def test_the_store_follows_what_is_listened_on(store: Remembered) -> None:
     first, second = local(), local()
     sockets = Listeners(KeptSockets(Inherited(), store))
@@ -65,9 +55,9 @@ def test_the_store_follows_what_is_listened_on(store: Remembered) -> None:
     sockets.add(sockets.open([Key("new", first)]))  # renamed
     sockets.keep_only([Key("new", first)])
     assert list(store.sockets) == ["weirgate-stored-web-0"]
-    assert not listens(second)
+    assert not connects(second)
     sockets.close()
-    assert listens(first)
+    assert connects(first)
 
 
 def test_a_reload_that_is_taken_back_leaves_nothing_in_the_store(store: Remembered) -> None:
@@ -78,7 +68,7 @@ def test_a_reload_that_is_taken_back_leaves_nothing_in_the_store(store: Remember
     (listener,) = new.values()
     with listener.dup():  # as the edge holds it
         sockets.discard(new)
-        assert not listens(address)
+        assert not connects(address)
     assert store.sockets == {}
 
 
@@ -89,7 +79,7 @@ def test_a_store_that_is_full_leaves_everything_as_without_one() -> None:
     (listener,) = sockets.sockets.values()
     with listener.dup():
         sockets.close()
-        assert not listens(address)
+        assert not connects(address)
 
 
 def test_the_next_life_takes_what_is_kept_and_closes_what_it_does_not_want(
@@ -104,10 +94,10 @@ def test_the_next_life_takes_what_is_kept_and_closes_what_it_does_not_want(
     sockets.add(sockets.open([Key("web", comes), Key("web", stays)]))
     assert kept.settle([comes, stays]) == []
     assert sorted(store.sockets) == ["weirgate-stored-web-1", "weirgate-stored-web-2"]
-    assert not listens(goes)
+    assert not connects(goes)
     sockets.close()
-    assert listens(stays)
-    assert listens(comes)
+    assert connects(stays)
+    assert connects(comes)
 
 
 def test_a_start_that_fails_leaves_kept_sockets_listening(store: Remembered) -> None:
@@ -119,7 +109,7 @@ def test_a_start_that_fails_leaves_kept_sockets_listening(store: Remembered) -> 
     with pytest.raises(BindError):
         Listeners(kept).open([Key("web", address), Key("bad", "192.0.2.1:1")])
     kept.close()
-    assert listens(address)
+    assert connects(address)
     assert list(store.sockets) == ["weirgate-stored-web-0"]
 
 
